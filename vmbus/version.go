@@ -12,17 +12,17 @@ type Version uint32
 
 // The known versions. Source: Linux include/linux/hyperv.h; OpenVMM protocol.rs.
 const (
-	V1       Version = 0<<16 | 13 // Windows Server 2008: messages 1..16
-	Win7     Version = 1<<16 | 1  // dedicated event connections, UnloadComplete
-	Win8     Version = 2<<16 | 4  // a target VP per channel, sub-channels
-	Win81    Version = 3<<16 | 0  // the target VP for messages is honoured
-	Win10    Version = 4<<16 | 0  // Hyper-V sockets, reserved channels
-	Win10RS3 Version = 4<<16 | 1  // ModifyChannel, TLConnectResult
-	Win10V5  Version = 5<<16 | 0  // SINT in InitiateContact, message connection ids
-	Win10RS4 Version = 5<<16 | 1  // VTL in InitiateContact
-	Win10RS5 Version = 5<<16 | 2  // silo id in TLConnectRequest
-	Iron     Version = 5<<16 | 3  // ModifyChannelResponse
-	Copper   Version = 6<<16 | 0  // feature flags, client id, Pause and Resume
+	V1       Version = 0x0000000d // Windows Server 2008: messages 1..16
+	Win7     Version = 0x00010001 // dedicated event connections, UnloadComplete
+	Win8     Version = 0x00020004 // a target VP per channel, sub-channels
+	Win81    Version = 0x00030000 // the target VP for messages is honoured
+	Win10    Version = 0x00040000 // Hyper-V sockets, reserved channels
+	Win10RS3 Version = 0x00040001 // ModifyChannel, TLConnectResult
+	Win10V5  Version = 0x00050000 // SINT in InitiateContact, message connection ids
+	Win10RS4 Version = 0x00050001 // VTL in InitiateContact
+	Win10RS5 Version = 0x00050002 // silo id in TLConnectRequest
+	Iron     Version = 0x00050003 // ModifyChannelResponse
+	Copper   Version = 0x00060000 // feature flags, client id, Pause and Resume
 )
 
 // Versions returns all known versions, oldest first.
