@@ -1,0 +1,161 @@
+package endpoint
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/offers"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// FuzzHostMessages feeds a connected host any sequence of messages. Each input
+// byte string is cut into messages by its own length bytes. Beyond "no panic":
+// the tables stay within their limits, ids stay unique, and after a reset
+// nothing is left.
+func FuzzHostMessages(f *testing.F) {
+	for _, m := range []vmbus.Message{
+		&vmbus.RequestOffers{}, &vmbus.OpenChannel{Channel: 1, OpenID: 1, Ring: 1, HostOffset: 2},
+		&vmbus.CloseChannel{Channel: 1}, &vmbus.GPADLTeardown{Channel: 1, GPADL: 1}, &vmbus.RelIDReleased{Channel: 1},
+		&vmbus.TLConnectRequest{Endpoint: vmbus.GUID{1}, Service: vmbus.GUID{2}}, &vmbus.ModifyChannel{Channel: 1},
+		&vmbus.InitiateContact{Version: vmbus.Copper}, &vmbus.Unload{}, &vmbus.Pause{}, &vmbus.Resume{},
+	} {
+		b := vmbus.Append(nil, m)
+		f.Add(append([]byte{byte(len(b))}, b...))
+	}
+	g := vmbus.AppendWords(vmbus.Append(nil, &vmbus.GPADLHeader{Channel: 1, GPADL: 1, RangeBufLen: 40, RangeCount: 1}), []uint64{4 * 4096, 1, 2, 3, 4})
+	f.Add(append([]byte{byte(len(g))}, g...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := newWorld()
+		_, err := w.host.Publish(offers.Offer{Key: offers.Key{Instance: vmbus.GUID{7}}})
+		require.NoError(t, err)
+		require.NoError(t, w.guest.Connect())
+		w.run()
+		for len(b) > 0 {
+			n := min(int(b[0]), len(b)-1)
+			if w.host.WantsMessage() {
+				_ = w.host.Receive(MultiClientPort, b[1:1+n]) // any error is fine
+			}
+			w.run()
+			checkHost(t, w.host)
+			b = b[1+n:]
+		}
+		w.host.Reset()
+		w.run()
+		require.Equal(t, HostDisconnected, w.host.State(), "L-RESET: reset ends from every state")
+		_, ids, gpadls, ops, reqs := w.host.Usage()
+		require.Zero(t, ids+gpadls+ops+reqs, "I-NO-LEAK")
+	})
+}
+
+// FuzzGuestMessages is the same for a guest and a hostile host.
+func FuzzGuestMessages(f *testing.F) {
+	for _, m := range []vmbus.Message{
+		&vmbus.OfferChannel{Channel: 2}, &vmbus.OfferChannel{Channel: 1}, &vmbus.RescindChannelOffer{Channel: 1},
+		&vmbus.OpenResult{Channel: 1, OpenID: 1}, &vmbus.GPADLCreated{Channel: 1, GPADL: firstGPADL},
+		&vmbus.GPADLTorndown{GPADL: firstGPADL}, &vmbus.AllOffersDelivered{}, &vmbus.UnloadComplete{},
+		&vmbus.VersionResponse{Supported: 1}, &vmbus.TLConnectResult{Status: vmbus.StatusConnectionRefused},
+	} {
+		b := vmbus.Append(nil, m)
+		f.Add(append([]byte{byte(len(b))}, b...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := newWorld()
+		_, err := w.host.Publish(offers.Offer{Key: offers.Key{Instance: vmbus.GUID{7}}})
+		require.NoError(t, err)
+		require.NoError(t, w.guest.Connect())
+		w.run()
+		require.NoError(t, w.open(1, 2))
+		for len(b) > 0 {
+			n := min(int(b[0]), len(b)-1)
+			_ = w.guest.Receive(b[1 : 1+n]) // any error is fine
+			w.run()
+			b = b[1+n:]
+			ids, _ := w.guest.Usage()
+			require.LessOrEqual(t, ids, offers.MaxOffers)
+		}
+		if w.guest.State() != GuestDisconnected {
+			_ = w.guest.Unload() // it may be unloading already
+			w.run()
+		}
+	})
+}
+
+// checkHost holds what must be true of a host core after every step.
+func checkHost(t require.TestingT, h *Host) {
+	live := map[vmbus.ChannelID]bool{}
+	for _, c := range h.channels {
+		if id := c.entry.ID; id != 0 {
+			require.False(t, live[id], "I-RELID-UNIQ: channel id %d", id)
+			require.LessOrEqual(t, int(id), offers.MaxOffers, "I-RELID-RANGE")
+			live[id] = true
+			require.Equal(t, c.entry, h.table.Lookup(id))
+		}
+	}
+	require.LessOrEqual(t, h.gpadls.Len(), channel.MaxGPADLs, "limit of GPADLs")
+	require.LessOrEqual(t, len(h.sockets), MaxSocketRequests, "limit of socket requests")
+	require.LessOrEqual(t, h.out.len(), MaxOutgoingMessages, "limit of the outbox")
+}
+
+// TestHonestWorld drives both cores with random legal wishes and checks that no
+// honest message is ever dropped, that ids stay unique, and that unload leaves
+// nothing behind.
+func TestHonestWorld(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		version := rapid.SampledFrom(vmbus.Versions()).Draw(t, "version")
+		w := &world{host: NewHost(HostOptions{}), guest: NewGuest(GuestOptions{
+			Versions: []vmbus.Version{version}, SkipTeardown: rapid.Bool().Draw(t, "linux")})}
+		require.NoError(t, w.guest.Connect())
+		w.run()
+		published := []OfferID{}
+		id := func() vmbus.ChannelID { return vmbus.ChannelID(rapid.IntRange(1, 6).Draw(t, "channel")) }
+		t.Repeat(map[string]func(*rapid.T){
+			"publish": func(t *rapid.T) {
+				o := offers.Offer{Key: offers.Key{Instance: vmbus.GUID{rapid.Byte().Draw(t, "instance")}}}
+				if n, err := w.host.Publish(o); err == nil {
+					published = append(published, n)
+				}
+			},
+			"revoke": func(t *rapid.T) {
+				if len(published) > 0 {
+					_ = w.host.Revoke(rapid.SampledFrom(published).Draw(t, "offer")) // it may be gone
+				}
+			},
+			"open":  func(*rapid.T) { _ = w.open(id(), 2) },     // it may be open or unknown
+			"close": func(*rapid.T) { _ = w.guest.Close(id()) }, // it may be closed
+			"step": func(t *rapid.T) {
+				for range rapid.IntRange(1, 5).Draw(t, "steps") {
+					w.step()
+				}
+			},
+			"run": func(*rapid.T) { w.run() },
+			"":    func(t *rapid.T) { checkHost(t, w.host) },
+		})
+		w.run()
+		require.NoError(t, w.guest.Unload())
+		w.run()
+		_, ids, gpadls, ops, reqs := w.host.Usage()
+		gids, rings := w.guest.Usage()
+		require.Zero(t, ids+gpadls+ops+reqs+gids+rings, "I-NO-LEAK\n%s", w.trace.String())
+		for _, drop := range unexpectedDrops(w.trace.String()) {
+			t.Fatalf("an honest message was dropped: %s\n%s", drop, w.trace.String())
+		}
+	})
+}
+
+// unexpectedDrops returns the drops of a trace that honest peers do not cause.
+// Legal are only what crosses a rescind on its way: the answer to an open that
+// has failed already, and what an unload overtakes.
+func unexpectedDrops(trace string) []string {
+	var list []string
+	for line := range strings.Lines(trace) {
+		if !strings.Contains(line, "drops:") || strings.Contains(line, "OpenResult for channel") ||
+			strings.Contains(line, "the guest is unloading") || strings.Contains(line, "the connection is Disconnect") {
+			continue
+		}
+		list = append(list, line)
+	}
+	return list
+}

@@ -1,0 +1,362 @@
+package endpoint
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/offers"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// GuestOptions configures a Guest. The zero value is a Linux-like guest that
+// tries every version, newest first.
+type GuestOptions struct {
+	// Versions is tried in order; nil means every version, newest first.
+	Versions []vmbus.Version
+	// Features is asked for from version 6.0 on.
+	Features vmbus.Features
+	// TargetVP receives every control message.
+	TargetVP uint32
+	// InterruptPage is the guest physical address of the interrupt page, used
+	// below version 2.4 and announced below 5.0.
+	InterruptPage uint64
+	// ParentToChild and ChildToParent are the monitor pages, both or none.
+	ParentToChild, ChildToParent uint64
+	// ClientID is sent if Features has vmbus.ClientIDs.
+	ClientID vmbus.GUID
+	// SkipTeardown makes the guest keep quiet about the ring GPADL of a
+	// rescinded channel, as Linux does (hvsock.md 17).
+	SkipTeardown bool
+}
+
+// An OpenParams is what a driver opens a channel with.
+type OpenParams struct {
+	PFNs       []uint64 // both rings, guest-to-host first
+	HostOffset uint32   // first page of the host-to-guest ring
+	TargetVP   uint32
+	UserData   vmbus.UserData
+}
+
+// A Guest is the guest core of a bus.
+type Guest struct {
+	opts       GuestOptions
+	state      GuestState
+	versions   []vmbus.Version // not tried yet, the first is in flight
+	negotiated vmbus.Negotiated
+	port       uint32 // connection id for everything but a contact
+
+	catalogue offers.Catalogue
+	channels  map[vmbus.ChannelID]*guestChannel
+	rings     map[vmbus.GPADLID]*guestChannel
+	nextGPADL vmbus.GPADLID
+	cause     error // why the guest ends the connection, nil if asked to
+
+	out     fifo[Posting]
+	actions fifo[Action]
+}
+
+// A guestChannel is one known offer and its ring.
+type guestChannel struct {
+	item  *offers.Item
+	state channel.GuestState
+	ring  vmbus.GPADLID
+	open  OpenParams
+}
+
+// NewGuest returns a core that waits for Connect.
+func NewGuest(opts GuestOptions) *Guest {
+	if opts.Versions == nil {
+		opts.Versions = vmbus.Versions()
+		slices.Reverse(opts.Versions)
+	}
+	return &Guest{
+		opts:      opts,
+		channels:  map[vmbus.ChannelID]*guestChannel{},
+		rings:     map[vmbus.GPADLID]*guestChannel{},
+		nextGPADL: firstGPADL,
+	}
+}
+
+// State returns where the connection is.
+func (g *Guest) State() GuestState { return g.state }
+
+// Negotiated returns the version and features agreed on; zero before that.
+func (g *Guest) Negotiated() vmbus.Negotiated { return g.negotiated }
+
+// NextMessage returns the oldest message for the host without removing it.
+func (g *Guest) NextMessage() (Posting, bool) { return g.out.peek() }
+
+// MessageSent removes what NextMessage returned.
+func (g *Guest) MessageSent() { g.out.pop() }
+
+// PostFailed says the host's hypervisor refused what NextMessage returned for
+// good. A refused contact counts as a refused version; anything else ends the
+// connection.
+func (g *Guest) PostFailed(err error) {
+	m, ok := g.out.pop()
+	if !ok {
+		return
+	}
+	if m.Message.Type() == vmbus.TypeInitiateContact {
+		g.versionRefused()
+		return
+	}
+	g.end(fmt.Errorf("endpoint: posting %v: %w", m.Message.Type(), err))
+}
+
+// Next returns the oldest action and removes it.
+func (g *Guest) Next() (Action, bool) { return g.actions.pop() }
+
+// Usage counts known channel ids and ring GPADLs.
+func (g *Guest) Usage() (ids, gpadls int) { return g.catalogue.Len(), len(g.rings) }
+
+func (g *Guest) emit(a Action) { g.actions.push(a) }
+
+// post appends m, followed by words, to the outbox.
+func (g *Guest) post(m vmbus.Message, words ...uint64) {
+	payload := vmbus.AppendWords(vmbus.Append(nil, m), words)
+	g.out.push(Posting{Port: g.port, Message: m, Payload: payload})
+}
+
+// Connect starts the walk down the versions. Connected or ConnectFailed
+// follows.
+func (g *Guest) Connect() error {
+	if err := g.move(Connects); err != nil {
+		return callerError(err)
+	}
+	g.versions = g.opts.Versions
+	g.contactNext()
+	return nil
+}
+
+// contactNext asks for the next version, or gives up.
+func (g *Guest) contactNext() {
+	if len(g.versions) == 0 {
+		_ = g.move(ListExhausted)
+		g.emit(ConnectFailed{&VersionError{Tried: g.opts.Versions}})
+		return
+	}
+	v := g.versions[0]
+	g.port = MessagePort
+	if v >= vmbus.Win10V5 {
+		g.port = MultiClientPort
+	}
+	m := vmbus.InitiateContact{Version: v, ParentToChild: g.opts.ParentToChild, ChildToParent: g.opts.ChildToParent}
+	if v >= vmbus.Win81 {
+		m.TargetVP = g.opts.TargetVP
+	}
+	m.TargetInfo = g.opts.InterruptPage
+	if v >= vmbus.Win10V5 {
+		info := vmbus.TargetInfo{SINT: VMBusSINT}
+		if v >= vmbus.Copper {
+			info.Features = g.opts.Features
+		}
+		m.TargetInfo = info.Pack(v)
+	}
+	if v >= vmbus.Copper && g.opts.Features&vmbus.ClientIDs != 0 {
+		g.post(&vmbus.InitiateContact2{InitiateContact: m, ClientID: g.opts.ClientID})
+		return
+	}
+	g.post(&m)
+}
+
+func (g *Guest) versionRefused() {
+	g.versions = g.versions[1:]
+	g.contactNext()
+}
+
+// A VersionError says the host accepts none of the versions that were tried.
+type VersionError struct{ Tried []vmbus.Version }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("endpoint: the host accepts none of the VMBus versions %v", e.Tried)
+}
+
+// Receive handles one message of the host. An error says why it was dropped. A
+// host that contradicts the guest's own tables ends the connection in order.
+func (g *Guest) Receive(payload []byte) error {
+	n := g.negotiated
+	if g.state == GuestConnecting && len(g.versions) > 0 {
+		n = vmbus.Negotiated{Version: g.versions[0], Features: vmbus.AllFeatures}
+	}
+	m, _, err := vmbus.ParseFrom(vmbus.HostToGuest, payload, n)
+	if err != nil {
+		return err
+	}
+	switch g.state {
+	case GuestDisconnected:
+		return &DropError{Message: m.Type(), Reason: "the guest is not connected"}
+	case GuestUnloading:
+		if m.Type() != vmbus.TypeUnloadComplete {
+			return &DropError{Message: m.Type(), Reason: "the guest is unloading"}
+		}
+	case GuestConnecting:
+		if m.Type() != vmbus.TypeVersionResponse {
+			return &DropError{Message: m.Type(), Reason: "the guest waits for a VersionResponse"}
+		}
+	}
+	return g.dispatch(m)
+}
+
+func (g *Guest) dispatch(m vmbus.Message) error {
+	switch m := m.(type) {
+	case *vmbus.VersionResponse:
+		return g.versionResponse(*m, 0)
+	case *vmbus.VersionResponse2:
+		return g.versionResponse(m.VersionResponse, m.Features)
+	case *vmbus.VersionResponse3:
+		return g.versionResponse(m.VersionResponse, m.Features)
+	case *vmbus.OfferChannel:
+		return g.offer(*m)
+	case *vmbus.AllOffersDelivered:
+		if err := g.move(OffersComplete); err != nil {
+			return &DropError{Message: m.Type(), Reason: "nobody asked for offers", Cause: err}
+		}
+		g.emit(OffersDelivered{})
+		return nil
+	case *vmbus.RescindChannelOffer:
+		return g.rescind(m.Channel)
+	case *vmbus.GPADLCreated:
+		return g.gpadlCreated(*m)
+	case *vmbus.OpenResult:
+		return g.openResult(*m)
+	case *vmbus.GPADLTorndown:
+		return g.gpadlTorndown(*m)
+	case *vmbus.TLConnectResult:
+		return g.socketResult(*m)
+	case *vmbus.UnloadComplete:
+		if err := g.move(UnloadCompletes); err != nil {
+			return &DropError{Message: m.Type(), Reason: "nothing was unloaded", Cause: err}
+		}
+		g.forgetAll(true)
+		g.disconnected()
+		return nil
+	}
+	return &DropError{Message: m.Type(), Reason: "this guest has no use for it"}
+}
+
+func (g *Guest) versionResponse(m vmbus.VersionResponse, granted vmbus.Features) error {
+	if g.state != GuestConnecting {
+		return &DropError{Message: vmbus.TypeVersionResponse, Reason: "no version is being negotiated"}
+	}
+	if m.Supported == 0 || m.ConnectionState != 0 {
+		g.versionRefused()
+		return nil
+	}
+	v := g.versions[0]
+	g.negotiated = vmbus.Negotiated{Version: v, Features: granted & g.opts.Features}
+	g.port = MessagePort
+	if v >= vmbus.Win10V5 {
+		g.port = m.VersionOrConnectionID
+	}
+	_ = g.move(VersionAccepted) // the state was checked
+	g.emit(Connected{g.negotiated})
+	g.post(&vmbus.RequestOffers{})
+	return nil
+}
+
+// RequestSocket dials a host service. SocketRefused or an offer with the same
+// interface and instance follows.
+func (g *Guest) RequestSocket(service, endpoint vmbus.GUID) error {
+	if g.state != GuestConnected {
+		return fmt.Errorf("endpoint: the guest is %v: %w", g.state, vmbus.ErrState)
+	}
+	if g.negotiated.Version < vmbus.Win10 {
+		return fmt.Errorf("endpoint: VMBus %v has no Hyper-V sockets, 4.0 is needed: %w", g.negotiated.Version, vmbus.ErrState)
+	}
+	m := vmbus.TLConnectRequest{Endpoint: endpoint, Service: service}
+	if g.negotiated.Version >= vmbus.Win10RS5 {
+		g.post(&vmbus.TLConnectRequest2{TLConnectRequest: m})
+		return nil
+	}
+	g.post(&m)
+	return nil
+}
+
+func (g *Guest) socketResult(m vmbus.TLConnectResult) error {
+	if int32(m.Status) >= 0 {
+		return &DropError{Message: vmbus.TypeTLConnectResult, Reason: "it reports success, which only an offer may do"}
+	}
+	g.emit(SocketRefused{Endpoint: m.Endpoint, Service: m.Service, Status: m.Status})
+	return nil
+}
+
+// Unload ends the connection: every driver loses its channel at once.
+// Disconnected follows when the host has let go of every page; until then no
+// shared page may be reused.
+func (g *Guest) Unload() error {
+	if err := g.move(GuestUnloads); err != nil {
+		return callerError(err)
+	}
+	g.endChannels()
+	if g.negotiated.Version >= vmbus.Win7 {
+		g.post(&vmbus.Unload{})
+		return nil
+	}
+	// Version 0.13 has no UnloadComplete: there is nothing to wait for.
+	_ = g.move(UnloadCompletes) // legal: the guest is unloading
+	g.forgetAll(true)
+	g.post(&vmbus.Unload{})
+	g.disconnected()
+	return nil
+}
+
+func (g *Guest) disconnected() {
+	g.emit(Disconnected{g.cause})
+	g.cause = nil
+}
+
+// end drops the connection because of err, in order if the host still listens:
+// it is asked to let go of the pages.
+func (g *Guest) end(err error) {
+	g.cause = err
+	if g.Unload() == nil {
+		return
+	}
+	if g.move(LinkFails) != nil {
+		return
+	}
+	g.endChannels()
+	g.forgetAll(false)
+	g.disconnected()
+}
+
+// endChannels tells the driver of every channel that it is over.
+func (g *Guest) endChannels() {
+	for _, id := range slices.Sorted(maps.Keys(g.channels)) {
+		switch g.channels[id].state {
+		case channel.GuestOpen:
+			g.emit(OfferRescinded{id})
+		case channel.Sharing, channel.GuestOpening:
+			g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
+		}
+	}
+}
+
+// forgetAll empties every table. The ring pages are free only if the host has
+// let go of them; otherwise nobody may ever use them again.
+func (g *Guest) forgetAll(letGo bool) {
+	for _, id := range slices.Sorted(maps.Keys(g.channels)) {
+		if letGo && g.channels[id].state != channel.Idle {
+			g.emit(RingFree{id})
+		}
+		g.emit(ChannelReleased{id})
+	}
+	clear(g.channels)
+	clear(g.rings)
+	g.catalogue.Clear()
+	g.negotiated = vmbus.Negotiated{}
+	g.out.clear()
+}
+
+// move is the only writer of g.state.
+func (g *Guest) move(on GuestEvent) error {
+	to, err := GuestTransitions.Next(g.state, on)
+	if err != nil {
+		return err
+	}
+	g.state = to
+	return nil
+}

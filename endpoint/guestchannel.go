@@ -1,0 +1,220 @@
+package endpoint
+
+import (
+	"fmt"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// An OpenError says why a channel did not open.
+type OpenError struct {
+	Channel   vmbus.ChannelID
+	Status    uint32 // of GPADLCreated or OpenResult; 0 if there was none
+	Rescinded bool
+}
+
+func (e *OpenError) Error() string {
+	if e.Rescinded {
+		return fmt.Sprintf("endpoint: channel %d was rescinded while it opened", e.Channel)
+	}
+	return fmt.Sprintf("endpoint: the host refused channel %d with status %#x", e.Channel, e.Status)
+}
+
+// offer handles OfferChannel. An id out of range or in use contradicts the
+// guest's own table: the connection ends in order (faults.md GC-21).
+func (g *Guest) offer(m vmbus.OfferChannel) error {
+	item, err := g.catalogue.Offer(m)
+	if err != nil {
+		g.end(err)
+		return err
+	}
+	g.channels[m.Channel] = &guestChannel{item: item}
+	g.emit(OfferArrived{m})
+	return nil
+}
+
+// rescind handles RescindChannelOffer. A pending open ends in this very step;
+// the id goes back once the host has answered all there is about its pages.
+func (g *Guest) rescind(id vmbus.ChannelID) error {
+	if !g.catalogue.Rescind(id) {
+		return &DropError{Message: vmbus.TypeRescindChannelOffer, Channel: id, Reason: "the channel is unknown or rescinded already"}
+	}
+	c := g.channels[id]
+	was := c.state
+	_ = c.move(channel.Rescinds) // legal in every state
+	g.emit(OfferRescinded{id})
+	switch was {
+	case channel.Sharing, channel.GuestOpening:
+		g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
+	}
+	if was == channel.GuestOpening || was == channel.Dropping {
+		g.unshare(c)
+	}
+	g.release(c)
+	return nil
+}
+
+// Open shares p.PFNs and opens channel id over them. ChannelOpened or
+// OpenFailed follows. An error matching vmbus.ErrState means nothing was sent.
+func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
+	c := g.channels[id]
+	if c == nil || c.item.Rescinded() {
+		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
+	}
+	ring := g.nextGPADL
+	messages, err := channel.Announce(id, ring, channel.Range{ByteCount: uint32(len(p.PFNs)) * 4096, PFNs: p.PFNs})
+	if err != nil {
+		return err
+	}
+	if err := c.move(channel.Opens); err != nil {
+		return callerError(err)
+	}
+	g.nextGPADL++
+	c.ring, c.open = ring, p
+	g.rings[ring] = c
+	for _, m := range messages {
+		g.post(m.Message, m.Words...)
+	}
+	return nil
+}
+
+// gpadlCreated handles the answer to a ring GPADL.
+func (g *Guest) gpadlCreated(m vmbus.GPADLCreated) error {
+	c := g.rings[m.GPADL]
+	if c == nil || c.item.Offer.Channel != m.Channel {
+		return &DropError{Message: vmbus.TypeGPADLCreated, Channel: m.Channel, Reason: "no such GPADL was announced"}
+	}
+	wanted := c.state == channel.Sharing
+	event := channel.Created
+	if m.Status != vmbus.StatusSuccess {
+		event = channel.CreateRefused
+	}
+	if err := c.move(event); err != nil {
+		return &DropError{Message: vmbus.TypeGPADLCreated, Channel: m.Channel, Reason: "the channel is " + c.state.String(), Cause: err}
+	}
+	switch c.state {
+	case channel.GuestOpening:
+		g.postOpen(c)
+	case channel.Unsharing:
+		g.unshare(c)
+	case channel.Idle:
+		if wanted {
+			g.emit(OpenFailed{m.Channel, &OpenError{Channel: m.Channel, Status: m.Status}})
+		}
+		g.ringFree(c)
+	}
+	return nil
+}
+
+func (g *Guest) postOpen(c *guestChannel) {
+	o := c.item.Offer
+	m := vmbus.OpenChannel{
+		Channel: o.Channel, OpenID: uint32(o.Channel), Ring: c.ring,
+		TargetVP: c.open.TargetVP, HostOffset: c.open.HostOffset, UserData: c.open.UserData,
+	}
+	if g.negotiated.Features&(vmbus.GuestSignalParams|vmbus.RedirectInterrupt) == 0 {
+		g.post(&m)
+		return
+	}
+	g.post(&vmbus.OpenChannel2{OpenChannel: m, ConnectionID: o.ConnectionID, EventFlag: uint16(o.Channel)})
+}
+
+func (g *Guest) openResult(m vmbus.OpenResult) error {
+	c := g.channels[m.Channel]
+	if c == nil || m.OpenID != uint32(m.Channel) {
+		return &DropError{Message: vmbus.TypeOpenResult, Channel: m.Channel, Reason: "no such open is waiting"}
+	}
+	wanted := c.state == channel.GuestOpening
+	event := channel.Opened
+	if m.Status != vmbus.StatusSuccess {
+		event = channel.OpenRefused
+	}
+	if err := c.move(event); err != nil {
+		return &DropError{Message: vmbus.TypeOpenResult, Channel: m.Channel, Reason: "the channel is " + c.state.String(), Cause: err}
+	}
+	switch {
+	case c.state == channel.GuestOpen:
+		g.emit(ChannelOpened{m.Channel})
+	case m.Status == vmbus.StatusSuccess: // nobody wants it any more
+		g.post(&vmbus.CloseChannel{Channel: m.Channel})
+		g.unshare(c)
+	default:
+		if wanted {
+			g.emit(OpenFailed{m.Channel, &OpenError{Channel: m.Channel, Status: m.Status}})
+		}
+		g.unshare(c)
+	}
+	return nil
+}
+
+// Close gives up a channel that is open or opening. RingFree follows when the
+// host has let go of the pages. Closing an idle channel is an error matching
+// vmbus.ErrState.
+func (g *Guest) Close(id vmbus.ChannelID) error {
+	c := g.channels[id]
+	if c == nil || g.state == GuestUnloading { // the unload closes everything
+		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
+	}
+	was := c.state
+	if err := c.move(channel.Closes); err != nil {
+		return callerError(err)
+	}
+	if was == channel.GuestOpen {
+		g.post(&vmbus.CloseChannel{Channel: id})
+		g.unshare(c)
+	}
+	return nil
+}
+
+// unshare asks for the ring pages back. c is Unsharing.
+func (g *Guest) unshare(c *guestChannel) {
+	if c.item.Rescinded() && g.opts.SkipTeardown {
+		_ = c.move(channel.Torndown) // teardown on a rescinded channel counts as done
+		g.ringFree(c)
+		return
+	}
+	g.post(&vmbus.GPADLTeardown{Channel: c.item.Offer.Channel, GPADL: c.ring})
+}
+
+func (g *Guest) gpadlTorndown(m vmbus.GPADLTorndown) error {
+	c := g.rings[m.GPADL]
+	if c == nil {
+		return &DropError{Message: vmbus.TypeGPADLTorndown, Reason: fmt.Sprintf("no GPADL %#x was announced", uint32(m.GPADL))}
+	}
+	if err := c.move(channel.Torndown); err != nil {
+		return &DropError{Message: vmbus.TypeGPADLTorndown, Channel: c.item.Offer.Channel, Reason: "the channel is " + c.state.String(), Cause: err}
+	}
+	g.ringFree(c)
+	return nil
+}
+
+// ringFree hands the pages back to the driver; c is Idle.
+func (g *Guest) ringFree(c *guestChannel) {
+	delete(g.rings, c.ring)
+	c.ring, c.open = 0, OpenParams{}
+	g.emit(RingFree{c.item.Offer.Channel})
+	g.release(c)
+}
+
+// release gives the id of a rescinded channel back once nothing about it is in
+// flight (faults.md GC-20).
+func (g *Guest) release(c *guestChannel) {
+	id := c.item.Offer.Channel
+	if !c.item.Rescinded() || c.state != channel.Idle || g.catalogue.Release(id) != nil {
+		return
+	}
+	delete(g.channels, id)
+	g.post(&vmbus.RelIDReleased{Channel: id})
+	g.emit(ChannelReleased{id})
+}
+
+// move is the only writer of c.state.
+func (c *guestChannel) move(on channel.GuestEvent) error {
+	to, err := channel.GuestTransitions.Next(c.state, on)
+	if err != nil {
+		return err
+	}
+	c.state = to
+	return nil
+}

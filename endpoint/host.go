@@ -1,0 +1,346 @@
+package endpoint
+
+import (
+	"fmt"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/offers"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// HostOptions configures a Host. The zero value serves every version.
+type HostOptions struct {
+	// MaxVersion is the newest version served; 0 means vmbus.Copper.
+	MaxVersion vmbus.Version
+	// Features masks what may be granted; 0 means everything the core can do.
+	Features vmbus.Features
+	// ReportSetupFailure answers a contact that cannot be set up with
+	// supported=1 and state 2, as OpenVMM does. The default, supported=0, lets
+	// Linux try another version (vmbus-control.md 12, row 1).
+	ReportSetupFailure bool
+}
+
+// supportedFeatures is what the core can do; the rest is never granted.
+const supportedFeatures = vmbus.GuestSignalParams | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume
+
+// A Host is the host core of one guest's bus.
+type Host struct {
+	opts       HostOptions
+	state      HostState
+	negotiated vmbus.Negotiated
+	targetVP   uint32
+	monitors   bool // the guest gave us monitor pages
+	paused     bool
+	contact    contact    // being set up
+	after      nextAction // what follows a set-up or disconnect
+	resetting  bool       // ResetConnection was emitted and not answered yet
+
+	table    *offers.HostTable
+	channels map[OfferID]*hostChannel
+	byEntry  map[*offers.Entry]*hostChannel
+	gpadls   channel.GPADLTable
+	busy     map[*hostChannel]struct{} // channels the guest cannot see whose device is not closed yet
+	sockets  map[socketKey]struct{}
+	tokens   map[Token]*operation
+
+	lastOffer OfferID
+	lastToken Token
+	out       fifo[Outgoing]
+	actions   fifo[Action]
+}
+
+// A hostChannel is one published offer and its open state.
+type hostChannel struct {
+	id      OfferID
+	entry   *offers.Entry
+	open    channel.OpenState
+	request OpenRequest
+	openID  uint32
+	reopen  *vmbus.OpenChannel2 // waits in ClosingReopen
+	pending Token               // open or close the device is working on
+	modify  Token               // ModifyChannel the device is working on
+	// nextVP is the newest target asked for while modify is pending, before
+	// version 5.3 (vmbus-control.md 7.3).
+	nextVP *uint32
+}
+
+// An operation is what a token stands for.
+type operation struct {
+	channel *hostChannel
+	gpadl   *channel.GPADL
+}
+
+type socketKey struct{ endpoint, service vmbus.GUID }
+
+// NewHost returns a core that waits for InitiateContact.
+func NewHost(opts HostOptions) *Host {
+	if opts.MaxVersion == 0 {
+		opts.MaxVersion = vmbus.Copper
+	}
+	if opts.Features == 0 {
+		opts.Features = supportedFeatures
+	}
+	opts.Features &= supportedFeatures
+	return &Host{
+		opts:     opts,
+		table:    offers.NewHostTable(),
+		channels: map[OfferID]*hostChannel{},
+		byEntry:  map[*offers.Entry]*hostChannel{},
+		busy:     map[*hostChannel]struct{}{},
+		sockets:  map[socketKey]struct{}{},
+		tokens:   map[Token]*operation{},
+	}
+}
+
+// State returns where the connection is.
+func (h *Host) State() HostState { return h.state }
+
+// Negotiated returns the version and features agreed on; zero before that.
+func (h *Host) Negotiated() vmbus.Negotiated { return h.negotiated }
+
+// WantsMessage reports whether the next guest message may be handed to Receive:
+// nothing waits for the guest and fewer than MaxSocketRequests wait for the
+// host (vmbus-control.md 5.5).
+func (h *Host) WantsMessage() bool {
+	return h.out.len() == 0 && len(h.sockets) < MaxSocketRequests
+}
+
+// NextMessage returns the oldest message for the guest without removing it.
+// While the connection is paused there is none.
+func (h *Host) NextMessage() (Outgoing, bool) {
+	if h.paused {
+		if m, ok := h.out.peek(); !ok || m.Message.Type() != vmbus.TypePauseResponse {
+			return Outgoing{}, false
+		}
+	}
+	return h.out.peek()
+}
+
+// MessageSent removes what NextMessage returned.
+func (h *Host) MessageSent() { h.out.pop() }
+
+// Next returns the oldest action and removes it.
+func (h *Host) Next() (Action, bool) { return h.actions.pop() }
+
+// Usage counts what the connection holds: offers, channel ids, GPADLs, device
+// operations, socket requests.
+func (h *Host) Usage() (offered, ids, gpadls, operations, requests int) {
+	offered, ids = h.table.Len()
+	return offered, ids, h.gpadls.Len(), len(h.tokens), len(h.sockets)
+}
+
+func (h *Host) emit(a Action) { h.actions.push(a) }
+
+// send appends m to the outbox.
+func (h *Host) send(m vmbus.Message) {
+	h.out.push(Outgoing{VP: h.targetVP, SINT: VMBusSINT, Message: m})
+}
+
+// token opens a device operation.
+func (h *Host) token(op operation) Token {
+	h.lastToken++
+	h.tokens[h.lastToken] = &op
+	return h.lastToken
+}
+
+// take closes a device operation; nil if it has been overtaken.
+func (h *Host) take(t Token) *operation {
+	op := h.tokens[t]
+	delete(h.tokens, t)
+	return op
+}
+
+// Receive handles one message the guest posted on connection id port. The
+// payload is not kept. An error says why the message was dropped; the
+// connection lives.
+func (h *Host) Receive(port uint32, payload []byte) error {
+	m, tail, err := vmbus.ParseFrom(vmbus.GuestToHost, payload, h.negotiated)
+	if err != nil {
+		return err
+	}
+	if m.Type() == vmbus.TypeInitiateContact {
+		return h.receiveContact(port, m)
+	}
+	if h.state != Negotiated && h.state != OffersSent {
+		return &DropError{Message: m.Type(), Reason: "the connection is " + h.state.String()}
+	}
+	if h.paused && m.Type() != vmbus.TypeResume && m.Type() != vmbus.TypeUnload {
+		return &DropError{Message: m.Type(), Reason: "the connection is paused"}
+	}
+	return h.dispatch(m, tail)
+}
+
+func (h *Host) dispatch(m vmbus.Message, tail []byte) error {
+	switch m := m.(type) {
+	case *vmbus.RequestOffers:
+		return h.requestOffers()
+	case *vmbus.OpenChannel:
+		return h.openChannel(vmbus.OpenChannel2{OpenChannel: *m})
+	case *vmbus.OpenChannel2:
+		return h.openChannel(*m)
+	case *vmbus.CloseChannel:
+		return h.closeChannel(m.Channel)
+	case *vmbus.GPADLHeader:
+		return h.gpadlHeader(*m, tail)
+	case *vmbus.GPADLBody:
+		return h.gpadlBody(*m, tail)
+	case *vmbus.GPADLTeardown:
+		return h.gpadlTeardown(*m)
+	case *vmbus.RelIDReleased:
+		return h.relIDReleased(m.Channel)
+	case *vmbus.ModifyChannel:
+		return h.modifyChannel(*m)
+	case *vmbus.TLConnectRequest:
+		return h.socketRequest(*m, vmbus.GUID{})
+	case *vmbus.TLConnectRequest2:
+		return h.socketRequest(m.TLConnectRequest, m.Silo)
+	case *vmbus.ModifyConnection:
+		return h.modifyConnection(*m)
+	case *vmbus.Pause:
+		h.send(&vmbus.PauseResponse{})
+		h.paused = true
+		return nil
+	case *vmbus.Resume:
+		h.paused = false
+		return nil
+	case *vmbus.Unload:
+		h.paused = false
+		h.disconnect(Unloads, nextAction{kind: thenUnloadComplete})
+		return nil
+	}
+	// Reserved channels (18, 19) are optional: vmbus-control.md 12, row 30.
+	return &DropError{Message: m.Type(), Reason: "this host does not serve it"}
+}
+
+// requestOffers answers RequestOffers: every hidden offer in id order, then
+// AllOffersDelivered (vmbus-control.md 3.3).
+func (h *Host) requestOffers() error {
+	if err := h.move(RequestsOffers); err != nil {
+		return &DropError{Message: vmbus.TypeRequestOffers, Reason: "offers were requested already", Cause: err}
+	}
+	for _, e := range h.table.Sorted() {
+		h.announce(h.byEntry[e])
+	}
+	h.send(&vmbus.AllOffersDelivered{})
+	return nil
+}
+
+// Publish makes o an offer of this bus. It is sent at once when the guest has
+// asked for offers, silently kept otherwise. Publishing a key that is rescinded
+// but not released holds it back until the release. Errors match
+// vmbus.ErrState: the key is live, or every channel id is taken.
+func (h *Host) Publish(o offers.Offer) (OfferID, error) {
+	e, err := h.table.Publish(o)
+	if err != nil {
+		return 0, err
+	}
+	h.lastOffer++
+	c := h.byEntry[e]
+	if c == nil {
+		c = &hostChannel{entry: e}
+		h.byEntry[e] = c
+	} else {
+		delete(h.channels, c.id)
+		h.emit(OfferGone{c.id})
+	}
+	c.id = h.lastOffer
+	h.channels[c.id] = c
+	if h.state == OffersSent && e.State() == offers.Hidden {
+		h.announce(c)
+	}
+	return c.id, nil
+}
+
+// announce gives c an id and sends the offer. With every id taken the offer
+// stays hidden.
+func (h *Host) announce(c *hostChannel) {
+	if c.open != channel.Closed { // its device has not closed since the last connection
+		return
+	}
+	if h.table.Announce(c.entry) == nil {
+		h.sendOffer(c)
+	}
+}
+
+func (h *Host) sendOffer(c *hostChannel) {
+	e := c.entry
+	h.send(&vmbus.OfferChannel{
+		Interface:     e.Interface,
+		Instance:      e.Instance,
+		Flags:         h.visibleFlags(e.Flags),
+		MMIOMegabytes: e.MMIOMegabytes,
+		UserDefined:   e.UserDefined,
+		SubChannel:    e.SubChannel,
+		Channel:       e.ID,
+		MonitorID:     0xFF, // no monitored notification (vmbus-control.md 12, row 8)
+		IsDedicated:   1,
+		ConnectionID:  EventConnection(e.ID),
+	})
+}
+
+// visibleFlags clears the flags whose feature was not granted.
+func (h *Host) visibleFlags(f vmbus.OfferFlags) vmbus.OfferFlags {
+	if h.negotiated.Features&vmbus.ConfidentialChannels == 0 {
+		f &^= vmbus.OfferConfidentialRing | vmbus.OfferConfidentialExternal
+	}
+	if h.negotiated.Features&vmbus.GPAPinning == 0 {
+		f &^= vmbus.OfferPinned
+	}
+	return f
+}
+
+// EventConnection is the connection id on which the guest signals channel id:
+// channel, SINT and VTL 0 in one number, as OpenVMM builds it
+// (vmbus-control.md 1.4).
+func EventConnection(id vmbus.ChannelID) uint32 { return uint32(id) | VMBusSINT<<12 }
+
+// Revoke withdraws an offer. The device must have stopped using the channel's
+// rings; its pending operations are forgotten. OfferGone follows when the guest
+// has released the id.
+func (h *Host) Revoke(id OfferID) error {
+	c := h.channels[id]
+	if c == nil || c.entry.State() == offers.Revoked {
+		return fmt.Errorf("endpoint: offer %d is not published: %w", id, vmbus.ErrState)
+	}
+	h.cancel(c)
+	if err := c.move(channel.Withdrawn); err != nil {
+		return callerError(err)
+	}
+	if c.entry.ID != 0 {
+		h.revokeGPADLs(c)
+	}
+	ch := c.entry.ID
+	if h.table.Revoke(c.entry) {
+		h.send(&vmbus.RescindChannelOffer{Channel: ch})
+	}
+	if c.entry.State() == offers.Gone {
+		h.forget(c)
+	}
+	h.drained()
+	return nil
+}
+
+// cancel forgets the device operations of c, so that late answers are ignored.
+func (h *Host) cancel(c *hostChannel) {
+	delete(h.tokens, c.pending)
+	delete(h.tokens, c.modify)
+	c.pending, c.modify, c.nextVP, c.reopen = 0, 0, nil, nil
+	delete(h.busy, c)
+}
+
+// forget removes a channel whose entry is gone from the table.
+func (h *Host) forget(c *hostChannel) {
+	delete(h.channels, c.id)
+	delete(h.byEntry, c.entry)
+	h.emit(OfferGone{c.id})
+}
+
+// move is the only writer of c.open.
+func (c *hostChannel) move(on channel.OpenEvent) error {
+	to, err := channel.OpenTransitions.Next(c.open, on)
+	if err != nil {
+		return err
+	}
+	c.open = to
+	return nil
+}

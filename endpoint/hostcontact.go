@@ -1,0 +1,162 @@
+package endpoint
+
+import (
+	"fmt"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// A contact is an InitiateContact being served.
+type contact struct {
+	message  vmbus.InitiateContact
+	clientID vmbus.GUID
+	info     vmbus.TargetInfo
+	granted  vmbus.Negotiated
+}
+
+// receiveContact runs the checks of vmbus-control.md 2.5 in their order.
+// Parsing did checks 1 and 2.
+func (h *Host) receiveContact(port uint32, m vmbus.Message) error {
+	var c contact
+	switch m := m.(type) {
+	case *vmbus.InitiateContact:
+		c.message = *m
+	case *vmbus.InitiateContact2:
+		c.message, c.clientID = m.InitiateContact, m.ClientID
+	}
+	c.info = vmbus.TargetInfo{SINT: VMBusSINT}
+	if c.message.Version >= vmbus.Win10V5 {
+		info := vmbus.UnpackTargetInfo(c.message.Version, c.message.TargetInfo)
+		c.info.Features = info.Features
+		if port != MessagePort { // the bytes are ignored on the single-client port
+			c.info.SINT, c.info.VTL = info.SINT, info.VTL
+		}
+	}
+	if c.info.VTL != 0 {
+		return &DropError{Message: vmbus.TypeInitiateContact, Reason: fmt.Sprintf("no server for VTL %d", c.info.VTL)}
+	}
+	if c.info.SINT != VMBusSINT {
+		h.emit(SendDirect{Outgoing{VP: c.message.TargetVP, SINT: c.info.SINT, Message: &vmbus.VersionResponse{}}})
+		return &DropError{Message: vmbus.TypeInitiateContact, Reason: fmt.Sprintf("SINT %d is not supported", c.info.SINT)}
+	}
+	if h.state == HostDisconnected {
+		h.beginContact(c)
+		return nil
+	}
+	h.disconnect(Contacts, nextAction{kind: thenReconnect, contact: c})
+	return nil
+}
+
+// beginContact serves c from state Disconnected: version, then monitor pages,
+// then the driver maps them.
+func (h *Host) beginContact(c contact) {
+	v := c.message.Version
+	if !v.Known() || v > h.opts.MaxVersion {
+		h.send(&vmbus.VersionResponse{}) // to the previous target: it moves only on acceptance
+		return
+	}
+	c.granted = vmbus.Negotiated{Version: v}
+	if v >= vmbus.Copper {
+		c.granted.Features = c.info.Features & h.opts.Features
+	}
+	if (c.message.ParentToChild == 0) != (c.message.ChildToParent == 0) {
+		h.refuseSetup(c)
+		return
+	}
+	setup := SetupConnection{
+		Negotiated: c.granted, ParentToChild: c.message.ParentToChild,
+		ChildToParent: c.message.ChildToParent, ClientID: c.clientID,
+	}
+	if v < vmbus.Win8 {
+		setup.InterruptPage = c.message.TargetInfo
+	}
+	if v >= vmbus.Win81 {
+		setup.TargetVP = c.message.TargetVP
+	}
+	if h.move(Contacts) != nil {
+		return
+	}
+	h.contact = c
+	h.emit(setup)
+}
+
+// SetupDone answers SetupConnection. After a failure a contact or reset that
+// was remembered meanwhile is served.
+func (h *Host) SetupDone(ok bool) {
+	if h.state != Connecting {
+		return
+	}
+	c := h.contact
+	h.contact = contact{}
+	if !ok {
+		_ = h.move(SetUpFails)
+		h.refuseSetup(c)
+		next := h.after
+		h.after = nextAction{}
+		switch next.kind {
+		case thenReconnect:
+			h.beginContact(next.contact)
+		case thenReset:
+			h.Reset()
+		}
+		return
+	}
+	_ = h.move(SetUp)
+	h.negotiated = c.granted
+	h.monitors = c.message.ParentToChild != 0
+	h.targetVP = 0
+	if c.granted.Version >= vmbus.Win81 {
+		h.targetVP = c.message.TargetVP
+	}
+	h.send(h.accept(c))
+	h.emit(Accepted{h.negotiated})
+	next := h.after
+	h.after = nextAction{}
+	switch next.kind {
+	case thenReconnect:
+		h.disconnect(Contacts, next)
+	case thenReset:
+		h.disconnect(MachineResets, next)
+	}
+}
+
+// accept builds the answer to an accepted contact (vmbus-control.md 2.6).
+func (h *Host) accept(c contact) vmbus.Message {
+	r := vmbus.VersionResponse{Supported: 1, VersionOrConnectionID: uint32(c.granted.Version)}
+	if c.granted.Version >= vmbus.Win10V5 {
+		r.VersionOrConnectionID = MessagePort
+	}
+	if c.granted.Version < vmbus.Copper {
+		return &r
+	}
+	return &vmbus.VersionResponse2{VersionResponse: r, Features: c.granted.Features}
+}
+
+// refuseSetup answers a contact of a known version that cannot be set up.
+func (h *Host) refuseSetup(c contact) {
+	const unknownFailure = 2
+	if !h.opts.ReportSetupFailure || c.message.Version < vmbus.Win8 {
+		h.send(&vmbus.VersionResponse{})
+		return
+	}
+	switch r := h.accept(c).(type) {
+	case *vmbus.VersionResponse:
+		r.ConnectionState = unknownFailure
+		h.send(r)
+	case *vmbus.VersionResponse2:
+		r.ConnectionState = unknownFailure
+		h.send(r)
+	}
+}
+
+// modifyConnection replaces the guest's monitor pages. This host never uses
+// them, so only the form is checked (vmbus-control.md 3.16).
+func (h *Host) modifyConnection(m vmbus.ModifyConnection) error {
+	if (m.ParentToChild == 0) != (m.ChildToParent == 0) {
+		h.send(&vmbus.ModifyConnectionResponse{ConnectionState: 2})
+		return nil
+	}
+	h.monitors = m.ParentToChild != 0
+	h.send(&vmbus.ModifyConnectionResponse{})
+	return nil
+}

@@ -1,0 +1,27 @@
+package endpoint
+
+import "github.com/hvlab/hvlab/vmbus"
+
+const (
+	// MaxSocketRequests is the number of TLConnectRequests that may wait for an
+	// answer; at that number no further guest message is handled
+	// (vmbus-control.md 3.14).
+	MaxSocketRequests = 16
+	// MaxIncomingMessages is the number of guest messages a driver may queue
+	// for the core; when it is full a post gets INSUFFICIENT_BUFFERS
+	// (vmbus-control.md 5.5).
+	MaxIncomingMessages = 64
+	// MaxOutgoingMessages bounds the host's outbox. No guest message is handled
+	// while a message waits, so only the host's own offers and rescinds, two
+	// per channel id, can pile up.
+	MaxOutgoingMessages = 2 * vmbus.MaxChannels
+	// MessagePort and MultiClientPort are the connection ids a host listens on
+	// for the whole life of the VM (vmbus-control.md 1.3).
+	MessagePort     = 1
+	MultiClientPort = 4
+	// VMBusSINT is the synthetic interrupt that carries VMBus.
+	VMBusSINT = 2
+	// firstGPADL is where guests begin to count GPADL ids
+	// (vmbus-control.md 4.2).
+	firstGPADL = 0xE1E10
+)

@@ -1,0 +1,12 @@
+// Package live drives the cores of package endpoint with goroutines: one loop
+// owns one core. A running [Host] is built from a guest's memory and a
+// synic.Port alone, a running [Guest] from its memory and a synic.GuestPort.
+//
+// Everything that touches a core runs on its loop. Methods that ask the loop to
+// do something return at once and may be called from anywhere, callbacks
+// included; the answer comes through a callback. Callbacks run on the loop and
+// must not block; only Doorbell runs on the signalling goroutine.
+//
+// The data path does not pass here: a device or driver gets its ring pair when
+// the channel opens and a Signal function to ring the other side's doorbell.
+package live

@@ -1,0 +1,340 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
+	"github.com/hvlab/hvlab/vmbus/trace"
+)
+
+// GuestOptions configures a Guest. Memory and Port are required.
+type GuestOptions struct {
+	Core   endpoint.GuestOptions
+	Memory *guestmem.Heap  // the guest's own pages
+	Port   synic.GuestPort // its hypervisor
+	Trace  *trace.Tracer   // nil is off
+
+	// Offered, SocketRefused and Gone run on the loop and may be nil.
+	Offered       func(vmbus.OfferChannel)
+	SocketRefused func(endpoint.SocketRefused)
+	Gone          func(error) // the connection is over; nil after Close
+}
+
+// A Driver is the guest's half of one channel it opened. Every method but
+// Doorbell runs on the loop.
+type Driver interface {
+	// Opened hands over the rings.
+	Opened(*GuestChannel)
+	// OpenFailed is the last call unless Opened came first.
+	OpenFailed(error)
+	// Doorbell says the host signalled; it runs on any goroutine.
+	Doorbell()
+	// Rescinded takes the rings of an open channel away: when it returns nobody
+	// touches them.
+	Rescinded()
+}
+
+// A GuestChannel is an open channel, seen from the guest.
+type GuestChannel struct {
+	*channel.Rings
+	Offer      vmbus.OfferChannel
+	Negotiated vmbus.Negotiated
+	guest      *Guest
+}
+
+// Signal rings the host's doorbell for this channel. It may be called from any
+// goroutine while the channel is open.
+func (c *GuestChannel) Signal() {
+	// A host that has unbound the connection hears nothing; it is closing.
+	_ = c.guest.opts.Port.SignalEvent(uint64(c.Offer.ConnectionID))
+}
+
+// RingOptions is the geometry a driver opens a channel with, in 4 KiB pages
+// including the control page.
+type RingOptions struct {
+	ToHostPages, ToGuestPages int
+	TargetVP                  uint32
+}
+
+// An opening is a channel this guest has opened or is opening.
+type opening struct {
+	driver Driver
+	block  *guestmem.Block
+	rings  *channel.Rings
+	offer  vmbus.OfferChannel
+	open   bool
+}
+
+// A Guest runs the guest core.
+type Guest struct {
+	opts GuestOptions
+	core *endpoint.Guest
+	loop *loop
+
+	sim, sief, interrupts *guestmem.Page
+	own                   *guestmem.Block // the three pages above
+
+	openings  map[vmbus.ChannelID]*opening // owned by the loop
+	offers    map[vmbus.ChannelID]vmbus.OfferChannel
+	doorbells [vmbus.MaxChannels + 1]atomic.Pointer[Driver]
+	legacy    atomic.Bool // events come through the interrupt page
+	retry     retry
+
+	connected chan error // buffered, 1: the outcome of Connect
+	gone      chan struct{}
+	goneOnce  sync.Once
+	dropped   atomic.Uint64
+}
+
+// NewGuest sets up the synthetic interrupt controller and starts the loop.
+// Connect follows.
+func NewGuest(opts GuestOptions) (*Guest, error) {
+	g := &Guest{
+		opts:      opts,
+		loop:      newLoop(),
+		openings:  map[vmbus.ChannelID]*opening{},
+		offers:    map[vmbus.ChannelID]vmbus.OfferChannel{},
+		connected: make(chan error, 1),
+		gone:      make(chan struct{}),
+	}
+	if err := g.setupSynIC(); err != nil {
+		return nil, err
+	}
+	g.core = endpoint.NewGuest(g.opts.Core)
+	go g.loop.run(g.step)
+	return g, nil
+}
+
+// Connect returns once VMBus is connected and every static offer was delivered.
+// ctx bounds the wait. A host that accepts no version gives
+// *endpoint.VersionError. After an error only Close is left.
+func (g *Guest) Connect(ctx context.Context) error {
+	g.loop.do(func() {
+		if err := g.core.Connect(); err != nil {
+			g.finishConnect(err)
+		}
+	})
+	var err error
+	select {
+	case err = <-g.connected:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("live: connecting to the bus: %w", err)
+	}
+	return nil
+}
+
+// vectorVMBus is the interrupt vector Linux uses (vmbus-control.md 9.2).
+const vectorVMBus = 0xF3
+
+// setupSynIC does what Linux does per CPU, in its order: message page, event
+// page, SINT2, control.
+func (g *Guest) setupSynIC() error {
+	block, err := g.opts.Memory.Alloc(3)
+	if err != nil {
+		return fmt.Errorf("live: SynIC pages: %w", err)
+	}
+	g.own = block
+	g.sim, g.sief, g.interrupts = block.Pages[0], block.Pages[1], block.Pages[2]
+	g.opts.Core.InterruptPage = block.PFNs[2] * guestmem.PageSize
+	g.opts.Port.SetInterrupt(g.interrupt)
+	const enable = 1
+	for _, w := range []struct {
+		msr   uint32
+		value uint64
+	}{
+		{synic.MSRSIMP, block.PFNs[0]*guestmem.PageSize | enable},
+		{synic.MSRSIEFP, block.PFNs[1]*guestmem.PageSize | enable},
+		{synic.MSRSINT0 + endpoint.VMBusSINT, vectorVMBus},
+		{synic.MSRSCONTROL, enable},
+	} {
+		if err := g.opts.Port.WriteMSR(g.opts.Core.TargetVP, w.msr, w.value); err != nil {
+			return fmt.Errorf("live: setting up the SynIC: %w", err)
+		}
+	}
+	return nil
+}
+
+// interrupt is the guest's interrupt handler: event flags first, then the
+// message slot (vmbus-control.md 6.1). It runs on the signalling goroutine.
+func (g *Guest) interrupt(uint32, uint8) {
+	synic.ScanFlags(g.sief, endpoint.VMBusSINT, func(flag uint16) {
+		if flag == 0 && g.legacy.Load() {
+			g.scanInterruptPage()
+			return
+		}
+		g.ring(uint32(flag))
+	})
+	if synic.SlotFull(g.sim, endpoint.VMBusSINT) {
+		g.loop.kick()
+	}
+}
+
+// scanInterruptPage takes the host-to-guest bits, which below version 2.4 are
+// the doorbells.
+func (g *Guest) scanInterruptPage() {
+	for w := range (vmbus.MaxChannels + 1) / 32 {
+		bits := g.interrupts.And32(w*4, 0)
+		for n := range uint32(32) {
+			if bits&(1<<n) != 0 {
+				g.ring(uint32(w)*32 + n)
+			}
+		}
+	}
+}
+
+// ring passes a doorbell to the driver of channel n; unknown and closed ones
+// are ignored (faults.md GC-02).
+func (g *Guest) ring(n uint32) {
+	if n < uint32(len(g.doorbells)) {
+		if d := g.doorbells[n].Load(); d != nil {
+			(*d).Doorbell()
+		}
+	}
+}
+
+// Open opens an offered channel for d.
+func (g *Guest) Open(id vmbus.ChannelID, r RingOptions, d Driver) {
+	if !g.loop.do(func() { g.startOpen(id, r, d) }) {
+		d.OpenFailed(ErrStopped)
+	}
+}
+
+func (g *Guest) startOpen(id vmbus.ChannelID, r RingOptions, d Driver) {
+	offer, ok := g.offers[id]
+	if !ok || g.openings[id] != nil {
+		d.OpenFailed(fmt.Errorf("live: channel %d is not offered, or opened already: %w", id, vmbus.ErrState))
+		return
+	}
+	block, err := g.opts.Memory.Alloc(r.ToHostPages + r.ToGuestPages)
+	if err != nil {
+		d.OpenFailed(err)
+		return
+	}
+	rings, err := channel.NewGuestRings(block.Pages, r.ToHostPages)
+	if err == nil {
+		err = g.core.Open(id, endpoint.OpenParams{PFNs: block.PFNs, HostOffset: uint32(r.ToHostPages), TargetVP: r.TargetVP})
+	}
+	if err != nil {
+		g.opts.Memory.Free(block)
+		d.OpenFailed(err)
+		return
+	}
+	g.openings[id] = &opening{driver: d, block: block, rings: rings, offer: offer}
+	g.doorbells[id].Store(&d)
+}
+
+// CloseChannel gives up a channel that d opened or is opening. The driver must have
+// stopped using the rings. It does nothing once the channel is closed.
+func (g *Guest) CloseChannel(id vmbus.ChannelID, d Driver) {
+	g.loop.do(func() {
+		if o := g.openings[id]; o != nil && o.driver == d {
+			g.closeChannel(id, o)
+		}
+	})
+}
+
+func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
+	g.doorbells[id].Store(nil)
+	o.open = false
+	// It may be closing already: then there is nothing to do.
+	_ = g.core.Close(id)
+}
+
+// RequestSocket dials a host service; SocketRefused or an offer follows. The
+// error is reported through failed, on the loop.
+func (g *Guest) RequestSocket(service, ep vmbus.GUID, failed func(error)) {
+	ok := g.loop.do(func() {
+		if err := g.core.RequestSocket(service, ep); err != nil {
+			failed(err)
+		}
+	})
+	if !ok {
+		failed(ErrStopped)
+	}
+}
+
+// Negotiated returns what was agreed on with the host.
+func (g *Guest) Negotiated() (n vmbus.Negotiated) {
+	g.loop.call(func() { n = g.core.Negotiated() })
+	return n
+}
+
+// Usage returns what the guest holds: offers and channels are the ids it
+// knows.
+func (g *Guest) Usage() (u Usage) {
+	g.loop.call(func() {
+		u.Channels, u.GPADLs = g.core.Usage()
+		u.Offers = u.Channels
+	})
+	return u
+}
+
+// Dropped counts host messages that were dropped as malformed or illegal.
+func (g *Guest) Dropped() uint64 { return g.dropped.Load() }
+
+// unloadTimeout is how long the host may take to let go of guest memory
+// (faults.md GC-09).
+const unloadTimeout = 100 * time.Second
+
+// Close unloads the bus: it returns when the host has let go of every page, or
+// after 100 s with an error; the pages then stay out of use.
+func (g *Guest) Close() error {
+	ok := g.loop.do(func() {
+		if g.core.Unload() != nil { // not connected
+			g.finish(nil)
+		}
+	})
+	if !ok {
+		return ErrStopped
+	}
+	t := time.NewTimer(unloadTimeout)
+	defer t.Stop()
+	select {
+	case <-g.gone:
+		g.shutdown()
+		return nil
+	case <-t.C:
+		g.shutdown()
+		return fmt.Errorf("live: the host did not complete the unload within %v", unloadTimeout)
+	}
+}
+
+// shutdown ends the loop, masks the SynIC and, if the host has let go, frees
+// the guest's own pages.
+func (g *Guest) shutdown() {
+	g.opts.Port.SetInterrupt(func(uint32, uint8) {})
+	g.loop.call(func() {
+		g.retry.stop()
+		for id, o := range g.openings {
+			g.abandon(id, o)
+		}
+		g.loop.stop()
+	})
+	<-g.loop.done
+	for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIEFP, synic.MSRSIMP} {
+		_ = g.opts.Port.WriteMSR(g.opts.Core.TargetVP, msr, 0) // the registers exist: they were written before
+	}
+	g.opts.Memory.Free(g.own)
+}
+
+// abandon ends a channel whose connection is gone.
+func (g *Guest) abandon(id vmbus.ChannelID, o *opening) {
+	g.doorbells[id].Store(nil)
+	delete(g.openings, id)
+	if o.open {
+		o.driver.Rescinded()
+		return
+	}
+	o.driver.OpenFailed(ErrStopped)
+}

@@ -1,0 +1,171 @@
+package live
+
+import (
+	"time"
+
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/synic"
+)
+
+// step carries out what the core wants, then hands it at most one host message.
+// It reports whether it handed one over.
+func (g *Guest) step() bool {
+	for {
+		a, ok := g.core.Next()
+		if !ok {
+			break
+		}
+		g.act(a)
+	}
+	g.flush()
+	m, ok := synic.ReadSlot(g.sim, endpoint.VMBusSINT)
+	if !ok {
+		return false
+	}
+	if synic.FreeSlot(g.sim, endpoint.VMBusSINT) { // more is waiting for the slot
+		_ = g.opts.Port.WriteMSR(g.opts.Core.TargetVP, synic.MSREOM, 0) // write-only, always accepted
+	}
+	if m.Type != synic.MessageTypeVMBus {
+		return true
+	}
+	if g.opts.Trace.On() {
+		traceMessage(g.opts.Trace, vmbus.HostToGuest, m.Payload(), g.core.Negotiated())
+	}
+	if err := g.core.Receive(m.Payload()); err != nil {
+		g.dropped.Add(1)
+		traceDrop(g.opts.Trace, "guest", err)
+	}
+	return true
+}
+
+// flush posts what waits for the host. A host that is short of buffers is asked
+// again later, while the guest goes on receiving (faults.md HC-07).
+func (g *Guest) flush() {
+	for !g.retry.waiting {
+		m, ok := g.core.NextMessage()
+		if !ok {
+			return
+		}
+		status := g.opts.Port.PostMessage(synic.AppendPostMessage(nil, synic.ConnectionID(m.Port), m.Payload))
+		switch {
+		case status == synic.StatusSuccess:
+			g.core.MessageSent()
+			g.retry.attempts = 0
+		case g.transient(m, status) && g.retry.attempts < maxPostAttempts:
+			g.retry.wait(g.loop)
+		default:
+			g.core.PostFailed(status.Err())
+			g.retry.attempts = 0
+		}
+	}
+}
+
+// transient reports whether posting m again can help. An unknown connection id
+// ends a version during contact and is retried later (vmbus-control.md 9.6).
+func (g *Guest) transient(m endpoint.Posting, s synic.Status) bool {
+	switch s {
+	case synic.StatusInsufficientBuffers, synic.StatusInsufficientMemory:
+		return true
+	case synic.StatusInvalidConnectionID:
+		return m.Message.Type() != vmbus.TypeInitiateContact
+	}
+	return false
+}
+
+// Retry of a refused post: 1 ms doubling to 1 s, 100 attempts (faults.md 5).
+const (
+	maxPostAttempts = 100
+	minRetryDelay   = time.Millisecond
+	maxRetryDelay   = time.Second
+)
+
+// A retry is the waiting between two attempts to post. The loop owns it.
+type retry struct {
+	attempts int
+	waiting  bool
+	timer    *time.Timer
+}
+
+func (r *retry) wait(l *loop) {
+	delay := min(minRetryDelay<<min(r.attempts, 10), maxRetryDelay)
+	r.attempts++
+	r.waiting = true
+	r.timer = time.AfterFunc(delay, func() { l.do(func() { r.waiting = false }) })
+}
+
+func (r *retry) stop() {
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+}
+
+func (g *Guest) act(a endpoint.Action) {
+	switch a := a.(type) {
+	case endpoint.Connected:
+		g.legacy.Store(a.Negotiated.Version < vmbus.Win8)
+	case endpoint.ConnectFailed:
+		g.finishConnect(a.Err)
+	case endpoint.OffersDelivered:
+		g.finishConnect(nil)
+	case endpoint.OfferArrived:
+		g.offers[a.Offer.Channel] = a.Offer
+		if g.opts.Offered != nil {
+			g.opts.Offered(a.Offer)
+		}
+	case endpoint.OfferRescinded:
+		g.rescinded(a.Channel)
+	case endpoint.ChannelOpened:
+		if o := g.openings[a.Channel]; o != nil {
+			o.open = true
+			o.driver.Opened(&GuestChannel{Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g})
+		}
+	case endpoint.OpenFailed:
+		if o := g.openings[a.Channel]; o != nil {
+			g.doorbells[a.Channel].Store(nil)
+			o.driver.OpenFailed(a.Err)
+		}
+	case endpoint.RingFree:
+		if o := g.openings[a.Channel]; o != nil {
+			delete(g.openings, a.Channel)
+			g.opts.Memory.Free(o.block)
+		}
+	case endpoint.ChannelReleased:
+		delete(g.offers, a.Channel)
+	case endpoint.SocketRefused:
+		if g.opts.SocketRefused != nil {
+			g.opts.SocketRefused(a)
+		}
+	case endpoint.Disconnected:
+		g.finish(a.Err)
+	}
+}
+
+// rescinded ends an open channel: the driver lets go of the rings first.
+func (g *Guest) rescinded(id vmbus.ChannelID) {
+	o := g.openings[id]
+	if o == nil || !o.open {
+		return // unopened, or its open fails by itself
+	}
+	g.doorbells[id].Store(nil)
+	o.driver.Rescinded()
+	g.closeChannel(id, o)
+}
+
+func (g *Guest) finishConnect(err error) {
+	select {
+	case g.connected <- err:
+	default: // only the first outcome counts
+	}
+}
+
+// finish says the connection is over.
+func (g *Guest) finish(err error) {
+	g.finishConnect(ErrStopped)
+	g.goneOnce.Do(func() {
+		close(g.gone)
+		if g.opts.Gone != nil {
+			g.opts.Gone(err)
+		}
+	})
+}

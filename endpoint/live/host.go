@@ -1,0 +1,248 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/offers"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
+	"github.com/hvlab/hvlab/vmbus/trace"
+)
+
+// HostOptions configures a Host. Memory and Port are required.
+type HostOptions struct {
+	Core   endpoint.HostOptions
+	Memory guestmem.Memory // the guest's pages
+	Port   synic.Port      // the way to the guest
+	Trace  *trace.Tracer   // nil is off
+
+	// Connected, Gone and SocketRequested run on the loop and may be nil; a
+	// socket request nobody handles is refused.
+	Connected       func(vmbus.Negotiated)
+	Gone            func()
+	SocketRequested func(endpoint.SocketRequested)
+}
+
+// A Device is the host's half of one offer. Every method but Doorbell runs on
+// the loop.
+type Device interface {
+	// Open hands over the rings of a channel the guest opens; an error refuses.
+	Open(*HostChannel) error
+	// Doorbell says the guest signalled; it runs on any goroutine.
+	Doorbell()
+	// Close takes the rings away: when it returns nobody touches them.
+	Close()
+	// Gone says the host has forgotten the offer; err tells why it could not
+	// even be made, and is nil otherwise. It is the last call.
+	Gone(err error)
+}
+
+// A HostChannel is an open channel, seen from the host.
+type HostChannel struct {
+	*channel.Rings
+	Request    endpoint.OpenRequest
+	Negotiated vmbus.Negotiated
+
+	host     *Host
+	targetVP atomic.Uint32
+}
+
+// Signal rings the guest's doorbell for this channel. It may be called from any
+// goroutine until the device is closed.
+func (c *HostChannel) Signal() {
+	if c.Request.NoInterrupt {
+		return
+	}
+	to := synic.Target{VP: c.targetVP.Load(), SINT: endpoint.VMBusSINT}
+	flag := c.Request.EventFlag
+	if page := c.host.interruptPage.Load(); page != nil && c.Negotiated.Version < vmbus.Win8 {
+		setBit(page, uint32(c.Request.Channel))
+		to.VP, flag = 0, 0
+	}
+	// A guest without event page or with a masked SINT hears nothing; it is
+	// its own business.
+	_ = c.host.opts.Port.Signal(to, flag)
+}
+
+// setBit sets bit n of the host-to-guest half of the interrupt page.
+func setBit(page *guestmem.Page, n uint32) { page.Or32(int(n/32*4), 1<<(n%32)) }
+
+// An Offered is a published offer.
+type Offered struct {
+	host    *Host
+	device  Device
+	id      endpoint.OfferID // 0 before the loop has published it
+	channel *HostChannel     // nil unless open
+	revoked bool
+}
+
+// A Host runs the host core of one guest.
+type Host struct {
+	opts HostOptions
+	core *endpoint.Host
+	loop *loop
+
+	offered map[endpoint.OfferID]*Offered // owned by the loop
+	open    map[vmbus.ChannelID]*Offered  // owned by the loop
+	closed  bool                          // owned by the loop
+
+	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
+	dropped       atomic.Uint64
+
+	mu    sync.Mutex
+	queue []posted // guest messages not handled yet
+}
+
+type posted struct {
+	port    uint32
+	payload []byte
+}
+
+// NewHost starts the loop and listens on both message ports.
+func NewHost(opts HostOptions) (*Host, error) {
+	h := &Host{
+		opts:    opts,
+		core:    endpoint.NewHost(opts.Core),
+		loop:    newLoop(),
+		offered: map[endpoint.OfferID]*Offered{},
+		open:    map[vmbus.ChannelID]*Offered{},
+	}
+	for _, port := range []uint32{endpoint.MessagePort, endpoint.MultiClientPort} {
+		err := opts.Port.BindMessages(synic.ConnectionID(port), func(payload []byte) synic.Status { return h.post(port, payload) })
+		if err != nil {
+			h.unbindPorts()
+			return nil, fmt.Errorf("live: message port %d: %w", port, err)
+		}
+	}
+	opts.Port.SlotFree(func(synic.Target) { h.loop.kick() })
+	go h.loop.run(h.step)
+	return h, nil
+}
+
+func (h *Host) unbindPorts() {
+	h.opts.Port.Unbind(endpoint.MessagePort)
+	h.opts.Port.Unbind(endpoint.MultiClientPort)
+}
+
+// post takes one message off the guest's hands; with the queue full the guest
+// retries.
+func (h *Host) post(port uint32, payload []byte) synic.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.queue) >= endpoint.MaxIncomingMessages {
+		return synic.StatusInsufficientBuffers
+	}
+	h.queue = append(h.queue, posted{port, append([]byte(nil), payload...)})
+	h.loop.kick()
+	return synic.StatusSuccess
+}
+
+// Prepare returns an offer that d will serve; Publish or AcceptSocket makes it.
+func (h *Host) Prepare(d Device) *Offered { return &Offered{host: h, device: d} }
+
+// Publish makes o an offer of this bus. A failure is reported by Device.Gone.
+func (p *Offered) Publish(o offers.Offer) {
+	p.publish(func() (endpoint.OfferID, error) { return p.host.core.Publish(o) })
+}
+
+// AcceptSocket answers a socket request with an offer. A failure is reported by
+// Device.Gone.
+func (p *Offered) AcceptSocket(r endpoint.SocketRequested) {
+	p.publish(func() (endpoint.OfferID, error) { return p.host.core.AcceptSocket(r.Endpoint, r.Service) })
+}
+
+func (p *Offered) publish(add func() (endpoint.OfferID, error)) {
+	h := p.host
+	ok := h.loop.do(func() {
+		if h.closed {
+			p.device.Gone(ErrStopped)
+			return
+		}
+		id, err := add()
+		if err != nil {
+			p.device.Gone(err)
+			return
+		}
+		p.id = id
+		h.offered[id] = p
+	})
+	if !ok {
+		p.device.Gone(ErrStopped)
+	}
+}
+
+// RefuseSocket answers a socket request: nobody serves it.
+func (h *Host) RefuseSocket(r endpoint.SocketRequested) {
+	h.loop.do(func() { h.core.RefuseSocket(r.Endpoint, r.Service) })
+}
+
+// Revoke withdraws the offer: the device is closed, the guest gets a rescind,
+// and Device.Gone follows when the guest has let go. A second call does
+// nothing.
+func (p *Offered) Revoke() {
+	p.host.loop.do(func() {
+		if p.revoked {
+			return
+		}
+		p.revoked = true
+		if p.id == 0 {
+			return
+		}
+		p.host.closeDevice(p)
+		// The guest may have released the offer already: then it is gone.
+		_ = p.host.core.Revoke(p.id)
+	})
+}
+
+// ErrStopped is what callers get from a Host or Guest that has been closed.
+var ErrStopped = errors.New("live: stopped")
+
+// Usage counts what the connection holds.
+type Usage struct {
+	Offers, Channels, GPADLs, Operations, Requests int
+}
+
+// Usage returns what the connection holds; zero after Close.
+func (h *Host) Usage() (u Usage) {
+	h.loop.call(func() {
+		u.Offers, u.Channels, u.GPADLs, u.Operations, u.Requests = h.core.Usage()
+	})
+	return u
+}
+
+// Negotiated returns what was agreed on with the guest.
+func (h *Host) Negotiated() (n vmbus.Negotiated) {
+	h.loop.call(func() { n = h.core.Negotiated() })
+	return n
+}
+
+// Dropped counts guest messages that were dropped as malformed or illegal.
+func (h *Host) Dropped() uint64 { return h.dropped.Load() }
+
+// Reset tells the core that the virtual machine was reset: every channel ends.
+func (h *Host) Reset() { h.loop.do(h.core.Reset) }
+
+// Close ends the host: devices are closed and forgotten, the ports unbound, the
+// goroutine has ended when it returns. It must not be called from a callback.
+func (h *Host) Close() {
+	h.unbindPorts()
+	h.loop.call(func() {
+		for _, p := range h.offered {
+			h.closeDevice(p)
+			p.device.Gone(nil)
+		}
+		clear(h.offered)
+		h.closed = true
+		if h.opts.Gone != nil {
+			h.opts.Gone()
+		}
+		h.loop.stop()
+	})
+	<-h.loop.done
+}

@@ -1,0 +1,228 @@
+package live
+
+import (
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
+	"github.com/hvlab/hvlab/vmbus/trace"
+)
+
+// step carries out what the core wants, then hands it at most one guest
+// message. It reports whether it handed one over.
+func (h *Host) step() bool {
+	for {
+		a, ok := h.core.Next()
+		if !ok {
+			break
+		}
+		h.act(a)
+	}
+	h.flush()
+	if !h.core.WantsMessage() {
+		return false
+	}
+	m, ok := h.takePosted()
+	if !ok {
+		return false
+	}
+	h.receive(m)
+	return true
+}
+
+func (h *Host) takePosted() (posted, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.queue) == 0 {
+		return posted{}, false
+	}
+	m := h.queue[0]
+	h.queue[0] = posted{}
+	if h.queue = h.queue[1:]; len(h.queue) == 0 {
+		h.queue = nil
+	}
+	return m, true
+}
+
+func (h *Host) receive(p posted) {
+	if h.opts.Trace.On() {
+		traceMessage(h.opts.Trace, vmbus.GuestToHost, p.payload, h.core.Negotiated())
+	}
+	if err := h.core.Receive(p.port, p.payload); err != nil {
+		h.dropped.Add(1)
+		traceDrop(h.opts.Trace, "host", err)
+	}
+}
+
+// flush posts what waits for the guest until the message slot is busy.
+func (h *Host) flush() {
+	for {
+		m, ok := h.core.NextMessage()
+		if !ok {
+			return
+		}
+		payload := vmbus.Append(nil, m.Message)
+		if h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload) != nil {
+			return // SlotFree kicks the loop
+		}
+		if h.opts.Trace.On() {
+			traceMessage(h.opts.Trace, vmbus.HostToGuest, payload, h.core.Negotiated())
+		}
+		h.core.MessageSent()
+		h.sent(m.Message)
+	}
+}
+
+// sent signals once after a successful OpenResult: some guests ignore what
+// comes before it (vmbus-control.md 5.5).
+func (h *Host) sent(m vmbus.Message) {
+	r, ok := m.(*vmbus.OpenResult)
+	if !ok || r.Status != vmbus.StatusSuccess {
+		return
+	}
+	if p := h.open[r.Channel]; p != nil {
+		p.channel.Signal()
+	}
+}
+
+func (h *Host) act(a endpoint.Action) {
+	switch a := a.(type) {
+	case endpoint.SetupConnection:
+		h.core.SetupDone(h.setup(a))
+	case endpoint.ResetConnection:
+		h.interruptPage.Store(nil)
+		h.core.ResetDone()
+	case endpoint.Accepted:
+		if h.opts.Connected != nil {
+			h.opts.Connected(a.Negotiated)
+		}
+	case endpoint.GuestGone:
+		if h.opts.Gone != nil {
+			h.opts.Gone()
+		}
+	case endpoint.OpenDevice:
+		h.openDevice(a)
+	case endpoint.CloseDevice:
+		h.closeDevice(h.offered[a.Offer])
+		h.core.CloseDone(a.Token)
+	case endpoint.AddGPADL:
+		h.core.GPADLDone(a.Token, vmbus.StatusSuccess)
+	case endpoint.DropGPADL:
+		if p := h.offered[a.Offer]; p != nil && p.channel != nil && p.channel.Request.Ring == a.GPADL {
+			h.closeDevice(p) // the guest tears down before it closes: legal order or not, the pages go
+		}
+		h.core.TeardownDone(a.Token)
+	case endpoint.RetargetDevice:
+		p := h.offered[a.Offer]
+		if p != nil && p.channel != nil {
+			p.channel.targetVP.Store(a.TargetVP)
+		}
+		h.core.ModifyDone(a.Token, p != nil && p.channel != nil)
+	case endpoint.SocketRequested:
+		if h.opts.SocketRequested == nil {
+			h.core.RefuseSocket(a.Endpoint, a.Service)
+			return
+		}
+		h.opts.SocketRequested(a)
+	case endpoint.OfferGone:
+		if p := h.offered[a.Offer]; p != nil {
+			delete(h.offered, a.Offer)
+			h.closeDevice(p)
+			p.device.Gone(nil)
+		}
+	case endpoint.SendDirect:
+		// Lost if the slot is busy: nobody waits for it (vmbus-control.md 5.5).
+		_ = h.opts.Port.Post(synic.Target{VP: a.VP, SINT: a.SINT}, vmbus.Append(nil, a.Message))
+	}
+}
+
+// setup maps what the guest handed over; it reports false if a page does not
+// exist.
+func (h *Host) setup(a endpoint.SetupConnection) bool {
+	for _, gpa := range []uint64{a.ParentToChild, a.ChildToParent} {
+		if gpa == 0 {
+			continue
+		}
+		if _, err := h.page(gpa); err != nil {
+			return false
+		}
+	}
+	if a.InterruptPage == 0 {
+		return true
+	}
+	page, err := h.page(a.InterruptPage)
+	if err != nil {
+		return false
+	}
+	h.interruptPage.Store(page)
+	return true
+}
+
+func (h *Host) page(gpa uint64) (*guestmem.Page, error) {
+	if gpa%guestmem.PageSize != 0 {
+		return nil, &channel.RingError{Reason: "page is not aligned"}
+	}
+	return h.opts.Memory.Page(gpa / guestmem.PageSize)
+}
+
+// openDevice maps the rings, creates the doorbell and asks the device.
+func (h *Host) openDevice(a endpoint.OpenDevice) {
+	p := h.offered[a.Offer]
+	if p == nil {
+		h.core.OpenDone(a.Token, vmbus.StatusFailure)
+		return
+	}
+	rings, err := channel.MapHostRings(h.opts.Memory, a.Request.ToHost, a.Request.ToGuest)
+	if err == nil {
+		err = h.opts.Port.BindEvents(synic.ConnectionID(a.Request.ConnectionID), func(uint16) { p.device.Doorbell() })
+	}
+	if err != nil {
+		traceDrop(h.opts.Trace, "host", err)
+		h.core.OpenDone(a.Token, vmbus.StatusFailure)
+		return
+	}
+	p.channel = &HostChannel{Rings: rings, Request: a.Request, Negotiated: h.core.Negotiated(), host: h}
+	p.channel.targetVP.Store(a.Request.TargetVP)
+	if err := p.device.Open(p.channel); err != nil {
+		h.opts.Port.Unbind(synic.ConnectionID(a.Request.ConnectionID))
+		p.channel = nil
+		h.core.OpenDone(a.Token, vmbus.StatusFailure)
+		return
+	}
+	h.open[a.Request.Channel] = p
+	h.core.OpenDone(a.Token, vmbus.StatusSuccess)
+}
+
+// closeDevice takes the rings from an open device; otherwise it does nothing.
+func (h *Host) closeDevice(p *Offered) {
+	if p == nil || p.channel == nil {
+		return
+	}
+	c := p.channel
+	p.channel = nil
+	delete(h.open, c.Request.Channel)
+	h.opts.Port.Unbind(synic.ConnectionID(c.Request.ConnectionID))
+	p.device.Close()
+}
+
+func traceMessage(t *trace.Tracer, dir vmbus.Direction, payload []byte, n vmbus.Negotiated) {
+	e := trace.Event{Dir: dir.String(), Raw: payload}
+	m, _, err := vmbus.ParseFrom(dir, payload, n)
+	if err != nil {
+		e.Name = "malformed"
+		t.Emit(e)
+		return
+	}
+	e.Name = m.Type().String()
+	for _, f := range vmbus.Fields(m) {
+		e.Fields = append(e.Fields, trace.Field(f))
+	}
+	t.Emit(e)
+}
+
+func traceDrop(t *trace.Tracer, side string, err error) {
+	if t.On() {
+		t.Emit(trace.Event{Dir: side, Name: "drop", Fields: []trace.Field{{Name: "error", Value: err.Error()}}})
+	}
+}

@@ -1,0 +1,126 @@
+package endpoint
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/golden"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/stretchr/testify/require"
+)
+
+// TestScript runs every scenario under testdata/scenario; the expected output
+// is the trace. "go test ./endpoint -run Script -rewrite" rewrites it.
+func TestScript(t *testing.T) {
+	dir := filepath.Join(golden.Root(t), "testdata", "scenario")
+	datadriven.Walk(t, dir, func(t *testing.T, path string) {
+		w := newWorld()
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			w.trace.Reset()
+			arg := func(key, def string) string {
+				for _, a := range d.CmdArgs {
+					if a.Key == key && len(a.Vals) == 1 {
+						return a.Vals[0]
+					}
+				}
+				return def
+			}
+			if d.Cmd == "world" {
+				w = configure(t, arg)
+				return ""
+			}
+			if err := w.do(d, arg); err != nil {
+				w.log("error: %v", err)
+			}
+			if arg("then", "run") == "run" { // "stop" leaves what is in flight in flight
+				w.run()
+			}
+			return w.trace.String()
+		})
+	})
+}
+
+// configure builds a world from the arguments of a "world" directive.
+func configure(t *testing.T, arg func(string, string) string) *world {
+	version := func(key string) vmbus.Version {
+		s := arg(key, "")
+		if s == "" {
+			return 0
+		}
+		v, err := vmbus.ParseVersion(s)
+		require.NoError(t, err)
+		return v
+	}
+	guest := GuestOptions{SkipTeardown: arg("profile", "") == "linux"}
+	_, err := fmt.Sscan(arg("features", "0"), &guest.Features)
+	require.NoError(t, err)
+	if v := version("guest"); v != 0 {
+		guest.Versions = []vmbus.Version{v}
+	}
+	if v := version("newest"); v != 0 {
+		guest.Versions = vmbus.Versions()
+		guest.Versions = guest.Versions[:slices.Index(guest.Versions, v)+1]
+		slices.Reverse(guest.Versions)
+	}
+	return &world{
+		host:  NewHost(HostOptions{MaxVersion: version("max"), ReportSetupFailure: arg("setup-failure", "") == "openvmm"}),
+		guest: NewGuest(guest),
+	}
+}
+
+// TestTables holds the full state x event matrices.
+func TestTables(t *testing.T) {
+	for _, table := range []struct {
+		file  string
+		check func() error
+		text  string
+	}{
+		{"connection-host", HostTransitions.Check, HostTransitions.Matrix()},
+		{"connection-guest", GuestTransitions.Check, GuestTransitions.Matrix()},
+		{"open-host", channel.OpenTransitions.Check, channel.OpenTransitions.Matrix()},
+		{"open-guest", channel.GuestTransitions.Check, channel.GuestTransitions.Matrix()},
+		{"gpadl-host", channel.GPADLTransitions.Check, channel.GPADLTransitions.Matrix()},
+	} {
+		t.Run(table.file, func(t *testing.T) {
+			require.NoError(t, table.check())
+			golden.Check(t, "table/"+table.file+".txt", table.text)
+		})
+	}
+}
+
+// TestEveryVersion connects, opens, closes and unloads at every version, with
+// every feature set the host can grant.
+func TestEveryVersion(t *testing.T) {
+	for _, v := range vmbus.Versions() {
+		for features := vmbus.Features(0); features <= supportedFeatures; features++ {
+			if features&^supportedFeatures != 0 || v < vmbus.Copper && features != 0 {
+				continue
+			}
+			w := &world{host: NewHost(HostOptions{}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
+			_, err := w.host.Publish(SocketOffer(guid("port:1388"), guid("00000009"), true, v))
+			require.NoError(t, err)
+			require.NoError(t, w.guest.Connect())
+			w.run()
+			require.Equal(t, GuestConnected, w.guest.State(), "version %v features %v", v, features)
+			require.Equal(t, vmbus.Negotiated{Version: v, Features: features}, w.host.Negotiated())
+			require.Equal(t, w.host.Negotiated(), w.guest.Negotiated(), "both sides agree on what was agreed on")
+
+			require.NoError(t, w.open(1, 33))
+			w.run()
+			require.Contains(t, w.trace.String(), "guest: channel 1 is open", "version %v features %v", v, features)
+			require.NoError(t, w.guest.Unload())
+			w.run()
+			require.Equal(t, HostDisconnected, w.host.State())
+			require.Equal(t, GuestDisconnected, w.guest.State(), "version %v", v)
+			require.Contains(t, w.trace.String(), "guest: the pages of channel 1 are free")
+			require.False(t, strings.Contains(w.trace.String(), "drops:"), "an honest run drops nothing:\n%s", w.trace.String())
+			_, ids, gpadls, ops, reqs := w.host.Usage()
+			require.Zero(t, ids+gpadls+ops+reqs, "version %v leaves something behind", v)
+		}
+	}
+}
