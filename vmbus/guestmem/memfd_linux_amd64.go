@@ -1,0 +1,4 @@
+package guestmem
+
+// sysMemfdCreate is memfd_create on amd64, which package syscall lacks.
+const sysMemfdCreate = 319
