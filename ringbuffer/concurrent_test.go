@@ -3,6 +3,7 @@ package ringbuffer
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 
@@ -26,20 +27,39 @@ func (d doorbell) ring(signal bool) {
 
 // plan says how the two ends of a concurrent run behave.
 type plan struct {
-	masked      bool   // the reader masks while it drains (8.3)
-	readBatch   int    // packets per release
-	writeBatch  int    // packets per commit
-	fixed       uint32 // non-zero: the writer stores this pending size once and for ever, as Linux does
-	packets     int
-	layout      int
-	payloadStep int
+	yields     bool // both ends give way between their last look and sleeping, to widen that gap
+	masked     bool // the reader masks while it drains (8.3)
+	readBatch  int  // packets per release
+	writeBatch int  // packets per commit
+	fixed      int  // non-zero: the writer stores this pending size once and for ever, as Linux does
+	packets    int
+	layout     int
+	payload    string // empty, half or mixed
 }
 
 // payloadBytes is the size of packet i, known to both ends.
-func (p plan) payloadBytes(i int) int { return i * p.payloadStep % 1400 / 8 * 8 }
+func (p plan) payloadBytes(i int) int {
+	switch p.payload {
+	case "empty": // the highest rate of sleeping and waking
+		return 0
+	case "half": // one packet fills the ring, so each wake-up is needed
+		return maxPayload
+	}
+	return i * 101 % maxPayload / 8 * 8
+}
+
+// maxPayload is just too much for two packets in a ring of one page.
+const maxPayload = 2032
+
+// yield lets the other end run between two steps that must not need to be one.
+func (p plan) yield() {
+	if p.yields {
+		runtime.Gosched()
+	}
+}
 
 func (p plan) write(t *testing.T, w *Writer, pages []*guestmem.Page, data, space doorbell) {
-	body := make([]byte, 1400)
+	body := make([]byte, maxPayload)
 	staged := 0
 	for i := 0; i < p.packets; {
 		n := p.payloadBytes(i)
@@ -61,10 +81,11 @@ func (p plan) write(t *testing.T, w *Writer, pages []*guestmem.Page, data, space
 		}
 		data.ring(w.Commit())
 		staged = 0
+		p.yield()
 		if p.fixed != 0 {
 			// The constant covers every packet, so it needs no withdrawal; the
 			// look behind it is the same.
-			pages[0].Store32(offPendingSize, p.fixed)
+			pages[0].Store32(offPendingSize, uint32(p.fixed))
 			if free, _ := w.FreeBytes(); free > PacketBytes(n) {
 				continue
 			}
@@ -77,6 +98,7 @@ func (p plan) write(t *testing.T, w *Writer, pages []*guestmem.Page, data, space
 			return
 		}
 		if !ready {
+			p.yield()
 			<-space
 			w.ClearPending()
 		}
@@ -85,7 +107,7 @@ func (p plan) write(t *testing.T, w *Writer, pages []*guestmem.Page, data, space
 }
 
 func (p plan) read(t *testing.T, r *Reader, data, space doorbell) {
-	buf := make([]byte, 1400)
+	buf := make([]byte, maxPayload)
 	if p.masked {
 		r.Mask()
 	}
@@ -94,6 +116,7 @@ func (p plan) read(t *testing.T, r *Reader, data, space doorbell) {
 		if errors.Is(err, ErrEmpty) {
 			space.ring(r.Commit())
 			held = 0
+			p.yield()
 			if p.masked {
 				if r.Unmask() {
 					r.Mask()
@@ -129,20 +152,22 @@ func (p plan) read(t *testing.T, r *Reader, data, space doorbell) {
 // both asleep, which the synctest bubble recognises and reports as a deadlock:
 // no time passes and no machine is too slow for it.
 func TestNoLostWakeup(t *testing.T) {
-	packets := 4000
+	packets := 2500
 	if testing.Short() {
 		packets = 500
 	}
 	var plans []plan
-	for _, masked := range []bool{false, true} {
-		for _, readBatch := range []int{1, 3, 1 << 30} {
-			for _, fixed := range []uint32{0, 1424, 4088} {
-				plans = append(plans, plan{
-					masked: masked, readBatch: readBatch, fixed: fixed, writeBatch: 1 + len(plans)%3,
-					packets: packets, layout: len(plans) % len(pageLayouts), payloadStep: 37 + 64*(len(plans)%2),
-				})
-			}
-		}
+	for i := range 108 {
+		plans = append(plans, plan{
+			masked:     i%2 == 1,
+			yields:     i/2%2 == 1,
+			payload:    []string{"empty", "half", "mixed"}[i/4%3],
+			readBatch:  []int{1, 3, 1 << 30}[i/12%3],
+			fixed:      []int{0, PacketBytes(maxPayload), 4088}[i/36],
+			writeBatch: 1 + i%5,
+			layout:     i % len(pageLayouts),
+			packets:    packets,
+		})
 	}
 	for _, p := range plans {
 		t.Run(fmt.Sprintf("%+v", p), func(t *testing.T) {
