@@ -30,7 +30,7 @@ func (g *Guest) step() bool {
 		return true
 	}
 	if g.opts.Trace.On() {
-		traceMessage(g.opts.Trace, vmbus.HostToGuest, m.Payload(), g.core.Negotiated())
+		traceReceived(g.opts.Trace, vmbus.HostToGuest, m.Payload(), g.core.Negotiated())
 	}
 	if err := g.core.Receive(m.Payload()); err != nil {
 		g.dropped.Add(1)

@@ -6,7 +6,6 @@ import (
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
-	"github.com/hvlab/hvlab/vmbus/trace"
 )
 
 // step carries out what the core wants, then hands it at most one guest
@@ -47,7 +46,7 @@ func (h *Host) takePosted() (posted, bool) {
 
 func (h *Host) receive(p posted) {
 	if h.opts.Trace.On() {
-		traceMessage(h.opts.Trace, vmbus.GuestToHost, p.payload, h.core.Negotiated())
+		traceReceived(h.opts.Trace, vmbus.GuestToHost, p.payload, h.core.Negotiated())
 	}
 	if err := h.core.Receive(p.port, p.payload); err != nil {
 		h.dropped.Add(1)
@@ -67,7 +66,7 @@ func (h *Host) flush() {
 			return // SlotFree kicks the loop
 		}
 		if h.opts.Trace.On() {
-			traceMessage(h.opts.Trace, vmbus.HostToGuest, payload, h.core.Negotiated())
+			traceMessage(h.opts.Trace, vmbus.HostToGuest, m.Message, payload)
 		}
 		h.core.MessageSent()
 		h.sent(m.Message)
@@ -204,25 +203,4 @@ func (h *Host) closeDevice(p *Offered) {
 	delete(h.open, c.Request.Channel)
 	h.opts.Port.Unbind(synic.ConnectionID(c.Request.ConnectionID))
 	p.device.Close()
-}
-
-func traceMessage(t *trace.Tracer, dir vmbus.Direction, payload []byte, n vmbus.Negotiated) {
-	e := trace.Event{Dir: dir.String(), Raw: payload}
-	m, _, err := vmbus.ParseFrom(dir, payload, n)
-	if err != nil {
-		e.Name = "malformed"
-		t.Emit(e)
-		return
-	}
-	e.Name = m.Type().String()
-	for _, f := range vmbus.Fields(m) {
-		e.Fields = append(e.Fields, trace.Field(f))
-	}
-	t.Emit(e)
-}
-
-func traceDrop(t *trace.Tracer, side string, err error) {
-	if t.On() {
-		t.Emit(trace.Event{Dir: side, Name: "drop", Fields: []trace.Field{{Name: "error", Value: err.Error()}}})
-	}
 }

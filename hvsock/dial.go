@@ -1,0 +1,90 @@
+package hvsock
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/ringbuffer"
+)
+
+// network is what Addr.Network returns and every *net.OpError carries.
+const network = "hvsock"
+
+// newPipeWriter writes as Linux does: chunks of 4088 bytes, always leaving room
+// for a FIN (ringbuffer.md 12).
+func newPipeWriter(w *ringbuffer.Writer) *channel.PipeWriter {
+	return channel.NewPipeWriter(w, channel.PipeOptions{ReserveFIN: true})
+}
+
+// dialContext bounds ctx by timeout unless it has a deadline of its own. The
+// third result says, once the context is done, which error a dial returns.
+func dialContext(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, func(context.Context) error) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}, func(ctx context.Context) error { return contextError(ctx.Err()) }
+	}
+	parent := ctx
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	return ctx, cancel, func(context.Context) error {
+		if err := parent.Err(); err != nil {
+			return contextError(err)
+		}
+		return syscall.ETIMEDOUT
+	}
+}
+
+// contextError is what a dial that its context ended returns: a deadline is
+// os.ErrDeadlineExceeded, as net does it; a cancellation stays itself.
+func contextError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return os.ErrDeadlineExceeded
+	}
+	return err
+}
+
+// dialError wraps err as net does. local is the zero Addr if none was bound.
+func dialError(local, remote Addr, err error) error {
+	op := &net.OpError{Op: "dial", Net: network, Addr: remote, Err: systemCall("connect", err)}
+	if local != (Addr{}) {
+		op.Source = local
+	}
+	return op
+}
+
+// listenError wraps err as net does.
+func listenError(addr Addr, err error) error {
+	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: systemCall("bind", err)}
+}
+
+// systemCall names the call behind an errno; other errors pass through.
+func systemCall(call string, err error) error {
+	if errno, ok := err.(syscall.Errno); ok {
+		return os.NewSyscallError(call, errno)
+	}
+	return err
+}
+
+// DialText is the shape http.Transport and gRPC want: it parses address and
+// dials it. Stream networks are all alike to it, since callers pass "tcp" out of
+// habit; anything else is net.UnknownNetworkError, as this family has streams
+// only.
+func DialText(ctx context.Context, dial func(context.Context, Addr) (*Conn, error), stream, address string) (net.Conn, error) {
+	switch stream {
+	case network, "vsock", "tcp", "tcp4", "tcp6", "unix", "":
+	default:
+		return nil, &net.OpError{Op: "dial", Net: stream, Err: net.UnknownNetworkError(stream)}
+	}
+	addr, err := ParseAddr(address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	c, err := dial(ctx, addr)
+	if err != nil {
+		return nil, err // not c: a nil *Conn is not a nil net.Conn
+	}
+	return c, nil
+}

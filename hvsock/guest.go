@@ -1,0 +1,413 @@
+package hvsock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// GuestOptions configures a GuestStack. The zero value is ready.
+type GuestOptions struct {
+	// VMID is the guest's own id, used in the addresses it reports.
+	VMID uuid.UUID
+	// RingPages is the size of each ring in 4 KiB pages, control page included;
+	// 0 means channel.DefaultRingPages.
+	RingPages int
+	// Backlog is the number of connections a listener queues; 0 means 128.
+	Backlog int
+	// Seed makes ports and endpoint ids repeatable; 0 means random.
+	Seed uint64
+}
+
+// A GuestStack is the Hyper-V sockets of one guest.
+type GuestStack struct {
+	opts      GuestOptions
+	bus       *live.Guest // set once by Attach
+	listeners *registry
+	rnd       *random
+	local     *loopback
+
+	mu      sync.Mutex
+	closed  bool
+	dials   map[guestDial]*guestSocket // Requested
+	ports   map[uuid.UUID]struct{}     // local endpoint ids in use by dials
+	sockets map[*guestSocket]struct{}  // every socket that is not gone
+}
+
+// A guestDial names a request: both ids must match the answer.
+type guestDial struct{ service, endpoint uuid.UUID }
+
+// NewGuestStack returns a stack. Its Offered, Refused and Gone are the callbacks
+// of the live.Guest that is then passed to Attach.
+func NewGuestStack(opts GuestOptions) *GuestStack {
+	if opts.RingPages == 0 {
+		opts.RingPages = channel.DefaultRingPages
+	}
+	rnd := newRandom(opts.Seed)
+	return &GuestStack{
+		opts:      opts,
+		listeners: newRegistry(portAllocator{rnd}),
+		rnd:       rnd,
+		local:     newLoopback(opts.RingPages),
+		dials:     map[guestDial]*guestSocket{},
+		ports:     map[uuid.UUID]struct{}{},
+		sockets:   map[*guestSocket]struct{}{},
+	}
+}
+
+// Attach gives the stack its bus. It must be called once, before Dial and
+// Listen.
+func (s *GuestStack) Attach(bus *live.Guest) { s.bus = bus }
+
+// A guestSocket is one connection in the guest, from the dial or offer until
+// the channel is gone. It is the live.Driver of its channel.
+type guestSocket struct {
+	stack         *GuestStack
+	local, remote Addr
+	endpoint      uuid.UUID // set for dials: the local port in use
+	listener      *Listener // set for accepts
+
+	mu      sync.Mutex
+	state   guestState
+	channel vmbus.ChannelID
+	linger  *time.Timer
+
+	conn   atomic.Pointer[Conn]
+	result chan dialResult // buffered, 1; nil for accepts
+}
+
+type dialResult struct {
+	conn *Conn
+	err  error
+}
+
+// move is the only writer of k.state. It reports whether the edge exists.
+func (k *guestSocket) move(on guestEvent) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.moveLocked(on)
+}
+
+func (k *guestSocket) moveLocked(on guestEvent) bool {
+	to, err := guestTransitions.Next(k.state, on)
+	if err != nil {
+		return false
+	}
+	k.state = to
+	if to == guestGone && k.linger != nil {
+		k.linger.Stop()
+	}
+	return true
+}
+
+// Listen accepts connections of the host on addr.ServiceID. addr.VMID is
+// Wildcard or Parent; Loopback accepts from this guest alone.
+func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
+	switch addr.VMID {
+	case Wildcard, Parent, Loopback:
+	default:
+		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
+	}
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, listenError(addr, syscall.ENODEV)
+	}
+	l, err := s.listeners.listen(addr, s.opts.Backlog)
+	if err != nil {
+		return nil, listenError(addr, err)
+	}
+	return l, nil
+}
+
+// Dial connects to a service of the host (VM id Parent) or of this guest
+// (Loopback). ctx covers the whole connect; without a deadline the timeout is
+// 2 s.
+func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
+	switch addr.VMID {
+	case Parent:
+	case Loopback:
+		return s.local.dial(ctx, s.listeners, s.rnd, addr, Loopback, s.opts.VMID, Wildcard)
+	default:
+		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
+	}
+	k, err := s.newDial(addr)
+	if err != nil {
+		return nil, dialError(Addr{}, addr, err)
+	}
+	s.bus.RequestSocket(wire(addr.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
+	ctx, cancel, timeout := dialContext(ctx, defaultDialTimeout)
+	defer cancel()
+	select {
+	case r := <-k.result:
+		return k.dialed(r)
+	case <-ctx.Done():
+	}
+	if !s.giveUp(k) { // success, or a refusal, came first
+		return k.dialed(<-k.result)
+	}
+	return nil, dialError(k.local, addr, timeout(ctx))
+}
+
+func (k *guestSocket) dialed(r dialResult) (*Conn, error) {
+	if r.err != nil {
+		return nil, dialError(k.local, k.remote, r.err)
+	}
+	return r.conn, nil
+}
+
+// busError maps what the bus says about a request to the errno of a system
+// without a usable transport.
+func busError(error) error { return syscall.ENODEV }
+
+// newDial registers a dial under a fresh local port.
+func (s *GuestStack) newDial(addr Addr) (*guestSocket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.bus == nil {
+		return nil, syscall.ENODEV
+	}
+	ep, err := portAllocator{s.rnd}.pick(func(id uuid.UUID) bool { _, used := s.ports[id]; return used })
+	if err != nil {
+		return nil, err
+	}
+	k := &guestSocket{
+		stack: s, endpoint: ep, state: guestIdle, result: make(chan dialResult, 1),
+		local: Addr{s.opts.VMID, ep}, remote: addr,
+	}
+	k.move(guestDials)
+	s.ports[ep] = struct{}{}
+	s.dials[guestDial{addr.ServiceID, ep}] = k
+	s.sockets[k] = struct{}{}
+	return k, nil
+}
+
+// giveUp ends a dial that took too long. It reports false if the outcome was
+// already decided.
+func (s *GuestStack) giveUp(k *guestSocket) bool {
+	k.mu.Lock()
+	ok := k.moveLocked(guestGivesUp)
+	opening, ch := k.state == guestAbandoned, k.channel
+	k.mu.Unlock()
+	if !ok {
+		return false
+	}
+	s.forget(k)
+	if opening {
+		s.bus.CloseChannel(ch, k)
+	}
+	return true
+}
+
+// forget removes a socket that is gone from every table.
+func (s *GuestStack) forget(k *guestSocket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sockets, k)
+	if k.result != nil {
+		delete(s.ports, k.endpoint)
+		delete(s.dials, guestDial{k.remote.ServiceID, k.endpoint})
+	}
+}
+
+// fail ends a dial with err if event on is legal now.
+func (k *guestSocket) fail(on guestEvent, err error) {
+	if !k.move(on) {
+		return
+	}
+	k.stack.forget(k)
+	if k.result != nil {
+		k.result <- dialResult{err: err}
+	}
+}
+
+// Refused is the live.Guest's SocketRefused callback.
+func (s *GuestStack) Refused(r endpoint.SocketRefused) {
+	s.mu.Lock()
+	k := s.dials[guestDial{r.Service.UUID(), r.Endpoint.UUID()}]
+	s.mu.Unlock()
+	if k != nil {
+		k.fail(guestRefused, syscall.ECONNREFUSED)
+	}
+}
+
+// Offered is the live.Guest's Offered callback: it opens the channels that a
+// dial or a listener waits for and leaves all others alone, as Linux does.
+func (s *GuestStack) Offered(o vmbus.OfferChannel) {
+	if o.Flags&vmbus.OfferTLNPI == 0 {
+		return
+	}
+	service, ep := o.Interface.UUID(), o.Instance.UUID()
+	var k *guestSocket
+	if vmbus.DecodeHVSockUserData(o.UserDefined).ForGuestAccept {
+		k = s.acceptOffer(service, ep)
+	} else {
+		k = s.takeOffer(service, ep)
+	}
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	k.channel = o.Channel
+	k.mu.Unlock()
+	s.bus.Open(o.Channel, live.RingOptions{ToHostPages: s.opts.RingPages, ToGuestPages: s.opts.RingPages}, k)
+}
+
+// takeOffer matches an offer to the dial it answers: both ids must match.
+func (s *GuestStack) takeOffer(service, ep uuid.UUID) *guestSocket {
+	s.mu.Lock()
+	k := s.dials[guestDial{service, ep}]
+	s.mu.Unlock()
+	if k == nil || !k.move(guestOfferTaken) {
+		return nil
+	}
+	return k
+}
+
+// acceptOffer finds a listener with room for a connection of the host.
+func (s *GuestStack) acceptOffer(service, ep uuid.UUID) *guestSocket {
+	l := s.listeners.lookup(service, Parent, Wildcard)
+	if l == nil || !l.reserve() {
+		return nil
+	}
+	k := &guestSocket{stack: s, listener: l, local: Addr{s.opts.VMID, service}, remote: Addr{Parent, ep}}
+	k.move(guestAccepts)
+	s.mu.Lock()
+	s.sockets[k] = struct{}{}
+	s.mu.Unlock()
+	return k
+}
+
+// Opened makes the connection usable: the dialer or the listener gets it.
+func (k *guestSocket) Opened(ch *live.GuestChannel) {
+	conn := newConn(k.local, k.remote, link{
+		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
+		inPages: ch.InPages, outPages: ch.OutPages,
+		signal: ch.Signal, events: k.event,
+	})
+	k.mu.Lock()
+	was := k.state
+	legal := k.moveLocked(guestOpened)
+	k.mu.Unlock()
+	if !legal || was == guestAbandoned { // nobody wants it any more
+		conn.detach(detachReset)
+		k.stack.bus.CloseChannel(k.channel, k)
+		return
+	}
+	k.conn.Store(conn)
+	if k.result != nil {
+		k.result <- dialResult{conn: conn}
+		return
+	}
+	if !k.listener.push(conn) { // closed meanwhile: open and close it (hvsock.md 14)
+		_ = conn.Close()
+	}
+}
+
+// OpenFailed ends the socket; the dialer learns why.
+func (k *guestSocket) OpenFailed(err error) {
+	if k.listener != nil {
+		k.listener.cancel()
+	}
+	errno := syscall.ECONNREFUSED
+	var open *endpoint.OpenError
+	switch {
+	case errors.As(err, &open) && open.Rescinded:
+		errno = syscall.ECONNRESET
+	case !errors.As(err, &open): // no pages, or the bus is gone
+		errno = syscall.ENOMEM
+		if errors.Is(err, live.ErrStopped) {
+			errno = syscall.ENODEV
+		}
+	}
+	k.fail(guestOpenFails, errno)
+}
+
+// Doorbell passes the host's signal to the connection.
+func (k *guestSocket) Doorbell() {
+	if c := k.conn.Load(); c != nil {
+		c.doorbell()
+	}
+}
+
+// Rescinded ends the connection: what is in the ring stays readable.
+func (k *guestSocket) Rescinded() {
+	if c := k.conn.Load(); c != nil {
+		c.detach(detachReset)
+	}
+	if k.move(guestRescinded) {
+		k.stack.forget(k)
+	}
+}
+
+// event is what the Conn reports.
+func (k *guestSocket) event(e connEvent) {
+	switch e {
+	case evClosed:
+		k.lingerFor(closeTimeout)
+	case evFault: // the host broke the ring: it is useless to both
+		k.end(guestAppCloses)
+	case evEnded, evLateData: // the host rescinds
+	}
+}
+
+// lingerFor keeps a closed socket until the host rescinds, or d has passed.
+func (k *guestSocket) lingerFor(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.moveLocked(guestAppCloses) {
+		k.linger = time.AfterFunc(d, func() { k.end(guestLingerEnds) })
+	}
+}
+
+// end closes the channel without waiting for a rescind.
+func (k *guestSocket) end(on guestEvent) {
+	if !k.move(on) {
+		return
+	}
+	if c := k.conn.Load(); c != nil {
+		c.detach(detachReset)
+	}
+	k.stack.bus.CloseChannel(k.channel, k)
+	k.stack.forget(k)
+}
+
+// Gone is the live.Guest's Gone callback: dials that wait for an answer fail.
+func (s *GuestStack) Gone(error) {
+	s.mu.Lock()
+	s.closed = true
+	var waiting []*guestSocket
+	for _, k := range s.dials {
+		waiting = append(waiting, k)
+	}
+	s.mu.Unlock()
+	for _, k := range waiting {
+		k.fail(guestRefused, syscall.ENODEV)
+	}
+}
+
+// Close closes every listener and makes further dials fail. Connections end
+// with the bus.
+func (s *GuestStack) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.listeners.closeAll()
+}
+
+// Usage returns the sockets that are not gone and the listeners.
+func (s *GuestStack) Usage() (sockets, listeners int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sockets) + s.local.len(), s.listeners.len()
+}

@@ -1,0 +1,370 @@
+package hvsock
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// HostOptions configures a HostStack. The zero value is ready.
+type HostOptions struct {
+	// Backlog is the number of connections a listener queues; 0 means 128.
+	Backlog int
+	// Seed makes ports and endpoint ids repeatable; 0 means random.
+	Seed uint64
+}
+
+// A HostStack is the Hyper-V sockets of one host, over any number of guests.
+type HostStack struct {
+	opts      HostOptions
+	listeners *registry
+	rnd       *random
+	local     *loopback
+
+	mu     sync.Mutex
+	closed bool
+	guests map[uuid.UUID]*HostGuest
+}
+
+// NewHostStack returns a stack without guests.
+func NewHostStack(opts HostOptions) *HostStack {
+	rnd := newRandom(opts.Seed)
+	return &HostStack{
+		opts:      opts,
+		listeners: newRegistry(portAllocator{rnd}),
+		rnd:       rnd,
+		local:     newLoopback(channel.DefaultRingPages),
+		guests:    map[uuid.UUID]*HostGuest{},
+	}
+}
+
+// A HostGuest is one guest as the host's sockets see it. Its Connected, Gone
+// and Requested are the callbacks of the live.Host that is then passed to
+// Attach.
+type HostGuest struct {
+	stack *HostStack
+	vmid  uuid.UUID
+	bus   *live.Host // set once by Attach
+
+	mu      sync.Mutex
+	version vmbus.Version // 0 while the guest is not connected
+	sockets map[*hostSocket]struct{}
+}
+
+// AddGuest makes room for the guest vmid. A VM id in use is EADDRINUSE.
+func (s *HostStack) AddGuest(vmid uuid.UUID) (*HostGuest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, syscall.ENODEV
+	}
+	if s.guests[vmid] != nil {
+		return nil, syscall.EADDRINUSE
+	}
+	g := &HostGuest{stack: s, vmid: vmid, sockets: map[*hostSocket]struct{}{}}
+	s.guests[vmid] = g
+	return g, nil
+}
+
+// Attach gives the guest its bus. It must be called once, before the guest
+// connects.
+func (g *HostGuest) Attach(bus *live.Host) { g.bus = bus }
+
+// Remove forgets the guest; its live.Host must have been closed.
+func (g *HostGuest) Remove() {
+	g.stack.mu.Lock()
+	defer g.stack.mu.Unlock()
+	delete(g.stack.guests, g.vmid)
+}
+
+// Connected is the live.Host's Connected callback.
+func (g *HostGuest) Connected(n vmbus.Negotiated) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.version = n.Version
+}
+
+// Gone is the live.Host's Gone callback: every offer made for this connection
+// is withdrawn.
+func (g *HostGuest) Gone() {
+	g.mu.Lock()
+	g.version = 0
+	sockets := maps.Clone(g.sockets)
+	g.mu.Unlock()
+	for k := range sockets {
+		k.end(hostGuestCloses, syscall.ECONNRESET)
+	}
+}
+
+// A hostSocket is one connection in the host, from the offer until the guest
+// has released it. It is the live.Device of its channel.
+type hostSocket struct {
+	guest         *HostGuest
+	local, remote Addr
+	listener      *Listener // set for accepts
+
+	mu      sync.Mutex
+	state   hostState
+	offered *live.Offered
+	timer   *time.Timer // open timeout, then linger
+
+	conn   atomic.Pointer[Conn]
+	result chan dialResult // buffered, 1; nil for accepts
+}
+
+// moveLocked is the only writer of k.state. It reports whether the edge exists.
+func (k *hostSocket) moveLocked(on hostEvent) bool {
+	to, err := hostTransitions.Next(k.state, on)
+	if err != nil {
+		return false
+	}
+	k.state = to
+	return true
+}
+
+// Listen accepts connections of guests on addr.ServiceID. addr.VMID is
+// Wildcard, Children, Loopback, or one guest's id.
+func (s *HostStack) Listen(addr Addr) (*Listener, error) {
+	switch addr.VMID {
+	case Parent, Broadcast, SiloHost: // a physical host has neither parent nor silo host
+		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
+	}
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, listenError(addr, syscall.ENODEV)
+	}
+	l, err := s.listeners.listen(addr, s.opts.Backlog)
+	if err != nil {
+		return nil, listenError(addr, err)
+	}
+	return l, nil
+}
+
+// Dial connects to a service of a guest, or of the host itself (Loopback). ctx
+// covers the whole connect; without a deadline the timeout is 2 s, since a
+// guest has no way to refuse.
+func (s *HostStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
+	switch addr.VMID {
+	case Loopback:
+		return s.local.dial(ctx, s.listeners, s.rnd, addr, Loopback, Wildcard)
+	case Parent, Wildcard, Broadcast, Children, SiloHost:
+		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
+	}
+	s.mu.Lock()
+	g := s.guests[addr.VMID]
+	s.mu.Unlock()
+	if g == nil {
+		return nil, dialError(Addr{}, addr, syscall.EHOSTUNREACH)
+	}
+	return g.dial(ctx, addr)
+}
+
+func (g *HostGuest) dial(ctx context.Context, addr Addr) (*Conn, error) {
+	g.mu.Lock()
+	version := g.version
+	g.mu.Unlock()
+	if version < vmbus.Win10 { // not connected, or too old for Hyper-V sockets
+		return nil, dialError(Addr{}, addr, syscall.ENODEV)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, dialError(Addr{}, addr, contextError(err))
+	}
+	k := &hostSocket{
+		guest: g, local: Addr{Parent, g.stack.rnd.uuid()}, remote: addr,
+		result: make(chan dialResult, 1),
+	}
+	offer := endpoint.SocketOffer(wire(addr.ServiceID), wire(k.local.ServiceID), true, version)
+	g.add(k, 0)
+	k.offered.Publish(offer)
+	ctx, cancel, timeout := dialContext(ctx, defaultDialTimeout)
+	defer cancel()
+	select {
+	case r := <-k.result:
+		return k.dialed(r)
+	case <-ctx.Done():
+	}
+	if !k.end(hostGivesUp, nil) { // success, or a failure, came first
+		return k.dialed(<-k.result)
+	}
+	return nil, dialError(k.local, addr, timeout(ctx))
+}
+
+func (k *hostSocket) dialed(r dialResult) (*Conn, error) {
+	if r.err != nil {
+		return nil, dialError(k.local, k.remote, r.err)
+	}
+	return r.conn, nil
+}
+
+// add registers k, which is about to be offered, and arms the timer that ends a
+// socket the guest does not open; 0 means no timer of its own.
+func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
+	g.mu.Lock()
+	g.sockets[k] = struct{}{}
+	g.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.moveLocked(hostOffers)
+	k.offered = g.bus.Prepare(k)
+	if timeout > 0 {
+		k.timer = time.AfterFunc(timeout, func() { k.end(hostGivesUp, nil) })
+	}
+}
+
+// Requested is the live.Host's SocketRequested callback: a guest dials. A
+// service nobody listens on, or whose backlog is full, is refused.
+func (g *HostGuest) Requested(r endpoint.SocketRequested) {
+	service := r.Service.UUID()
+	l := g.stack.listeners.lookup(service, g.vmid, Children, Wildcard)
+	if l == nil || !l.reserve() {
+		g.bus.RefuseSocket(r)
+		return
+	}
+	k := &hostSocket{
+		guest: g, listener: l,
+		local: Addr{Parent, service}, remote: Addr{g.vmid, r.Endpoint.UUID()},
+	}
+	g.add(k, openTimeout)
+	k.offered.AcceptSocket(r)
+}
+
+// Open makes the connection usable: the dialer or the listener gets it.
+func (k *hostSocket) Open(ch *live.HostChannel) error {
+	conn := newConn(k.local, k.remote, link{
+		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
+		inPages: ch.InPages, outPages: ch.OutPages,
+		signal: ch.Signal, events: k.event,
+	})
+	k.mu.Lock()
+	legal := k.moveLocked(hostGuestOpens)
+	if legal {
+		k.stopTimer()
+	}
+	k.mu.Unlock()
+	if !legal {
+		return errors.New("hvsock: nobody waits for this connection any more")
+	}
+	k.conn.Store(conn)
+	if k.result != nil {
+		k.result <- dialResult{conn: conn}
+		return nil
+	}
+	if !k.listener.push(conn) { // closed meanwhile
+		_ = conn.Close()
+	}
+	return nil
+}
+
+func (k *hostSocket) stopTimer() {
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+}
+
+// Doorbell passes the guest's signal to the connection.
+func (k *hostSocket) Doorbell() {
+	if c := k.conn.Load(); c != nil {
+		c.doorbell()
+	}
+}
+
+// Close takes the rings from the connection; what is in them stays readable.
+func (k *hostSocket) Close() {
+	if c := k.conn.Load(); c != nil {
+		c.detach(detachReset)
+	}
+	k.end(hostGuestCloses, syscall.ECONNRESET)
+}
+
+// Gone forgets the socket: the guest has released the channel, or the offer
+// could not be made.
+func (k *hostSocket) Gone(err error) {
+	errno := syscall.ECONNRESET
+	if err != nil {
+		errno = syscall.ENOBUFS // every channel id is taken
+	}
+	k.end(hostReleased, errno)
+	k.guest.mu.Lock()
+	delete(k.guest.sockets, k)
+	k.guest.mu.Unlock()
+}
+
+// end withdraws the offer because of event on, if that is legal now; a dialer
+// that waits for the guest learns err, unless it gave up itself (nil).
+func (k *hostSocket) end(on hostEvent, err error) bool {
+	k.mu.Lock()
+	was := k.state
+	legal := k.moveLocked(on)
+	if legal {
+		k.stopTimer()
+	}
+	k.mu.Unlock()
+	if !legal {
+		return false
+	}
+	if was == hostOffered {
+		if k.listener != nil {
+			k.listener.cancel()
+		}
+		if k.result != nil && err != nil {
+			k.result <- dialResult{err: err}
+		}
+	}
+	k.offered.Revoke()
+	return true
+}
+
+// event is what the Conn reports.
+func (k *hostSocket) event(e connEvent) {
+	switch e {
+	case evClosed:
+		k.lingerFor(closeTimeout)
+	case evEnded:
+		k.end(hostBothEnded, nil)
+	case evLateData, evFault:
+		k.end(hostLateData, nil)
+	}
+}
+
+// lingerFor leaves a closed socket to the guest until it has finished too, or d
+// has passed.
+func (k *hostSocket) lingerFor(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.moveLocked(hostAppCloses) {
+		k.timer = time.AfterFunc(d, func() { k.end(hostLingerEnds, nil) })
+	}
+}
+
+// Close closes every listener and makes further dials fail. Connections end
+// with their guest.
+func (s *HostStack) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.listeners.closeAll()
+}
+
+// Usage returns the sockets that are not gone and the listeners.
+func (s *HostStack) Usage() (sockets, listeners int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.guests {
+		g.mu.Lock()
+		sockets += len(g.sockets)
+		g.mu.Unlock()
+	}
+	return sockets + s.local.len(), s.listeners.len()
+}

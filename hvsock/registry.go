@@ -1,0 +1,83 @@
+package hvsock
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/google/uuid"
+)
+
+// maxListeners bounds the listeners of one side (faults.md 5).
+const maxListeners = 1024
+
+// A registry holds the listeners of one partition: one per (VM id, service).
+type registry struct {
+	mu    sync.Mutex
+	byKey map[Addr]*Listener
+	names portAllocator
+}
+
+func newRegistry(names portAllocator) *registry {
+	return &registry{byKey: map[Addr]*Listener{}, names: names}
+}
+
+// listen binds a listener to addr. A nil service, or port 0, picks a free port.
+// Errors are bare errnos.
+func (r *registry) listen(addr Addr, backlog int) (*Listener, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if port, ok := PortFromServiceID(addr.ServiceID); addr.ServiceID == uuid.Nil || ok && port == 0 {
+		var err error
+		if addr.ServiceID, err = r.names.pick(func(id uuid.UUID) bool { return r.byKey[Addr{addr.VMID, id}] != nil }); err != nil {
+			return nil, err
+		}
+	}
+	if r.byKey[addr] != nil {
+		return nil, syscall.EADDRINUSE
+	}
+	if len(r.byKey) >= maxListeners {
+		return nil, syscall.EADDRNOTAVAIL
+	}
+	l := newListener(addr, backlog, func() { r.remove(addr) })
+	r.byKey[addr] = l
+	return l, nil
+}
+
+func (r *registry) remove(addr Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byKey, addr)
+}
+
+// lookup returns the listener for service that is bound to the first of vmids
+// that has one: a specific bind wins over a wildcard (hvsock.md 4).
+func (r *registry) lookup(service uuid.UUID, vmids ...uuid.UUID) *Listener {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range vmids {
+		if l := r.byKey[Addr{id, service}]; l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// closeAll closes every listener.
+func (r *registry) closeAll() {
+	r.mu.Lock()
+	var list []*Listener
+	for _, l := range r.byKey {
+		list = append(list, l)
+	}
+	r.mu.Unlock()
+	for _, l := range list {
+		_ = l.Close() // closed meanwhile is closed too
+	}
+}
+
+// len returns the number of listeners.
+func (r *registry) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.byKey)
+}

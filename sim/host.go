@@ -1,0 +1,160 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
+	"github.com/hvlab/hvlab/vmbus/trace"
+)
+
+// HostOptions configures a Host. The zero value works.
+type HostOptions struct {
+	// MaxVersion is the newest VMBus version served; 0 means the newest there is.
+	MaxVersion vmbus.Version
+	// Features masks what is granted to guests of version 6.0; 0 means
+	// everything the host can do.
+	Features vmbus.Features
+	// Backlog is the number of connections a listener queues; 0 means 128.
+	Backlog int
+	// Trace gets every control message of every guest, as the host sees them.
+	Trace trace.Sink
+	// Seed makes endpoint ids repeatable; 0 means random.
+	Seed uint64
+}
+
+// A Host is a Hyper-V host.
+type Host struct {
+	opts    HostOptions
+	sockets *hvsock.HostStack
+
+	mu     sync.Mutex
+	closed bool
+	guests []*Guest
+	named  int // guests that got a default name
+}
+
+// NewHost returns a host without guests.
+func NewHost(opts HostOptions) (*Host, error) {
+	if opts.MaxVersion != 0 && !opts.MaxVersion.Known() {
+		return nil, fmt.Errorf("sim: VMBus version %v does not exist", opts.MaxVersion)
+	}
+	return &Host{
+		opts:    opts,
+		sockets: hvsock.NewHostStack(hvsock.HostOptions{Backlog: opts.Backlog, Seed: opts.Seed}),
+	}, nil
+}
+
+// An Attachment is a guest of any kind at this host: a simulated one, or a real
+// kernel.
+type Attachment struct {
+	host *Host
+	bus  *live.Host
+	peer *hvsock.HostGuest
+}
+
+// Attach serves a guest that is reached through port and whose pages are mem,
+// under the VM id vmid. name labels its traces.
+func (h *Host) Attach(name string, vmid uuid.UUID, mem guestmem.Memory, port synic.Port) (*Attachment, error) {
+	peer, err := h.sockets.AddGuest(vmid)
+	if err != nil {
+		return nil, fmt.Errorf("sim: guest %v: %w", vmid, err)
+	}
+	bus, err := live.NewHost(live.HostOptions{
+		Core:   endpoint.HostOptions{MaxVersion: h.opts.MaxVersion, Features: h.opts.Features},
+		Memory: mem, Port: port, Trace: trace.New(h.opts.Trace, name),
+		Connected: peer.Connected, Gone: peer.Gone, SocketRequested: peer.Requested,
+	})
+	if err != nil {
+		peer.Remove()
+		return nil, err
+	}
+	peer.Attach(bus)
+	return &Attachment{host: h, bus: bus, peer: peer}, nil
+}
+
+// Bus returns the host's end of the guest's VMBus.
+func (a *Attachment) Bus() *live.Host { return a.bus }
+
+// Close ends every channel of the guest and forgets it.
+func (a *Attachment) Close() {
+	a.bus.Close()
+	a.peer.Remove()
+}
+
+// Listen accepts connections of guests on addr.ServiceID. The VM id is
+// hvsock.Wildcard, hvsock.Children, hvsock.Loopback or one guest's id; a nil
+// service id picks a free port. Errors are *net.OpError around EADDRINUSE,
+// EADDRNOTAVAIL or ENODEV.
+func (h *Host) Listen(addr hvsock.Addr) (*hvsock.Listener, error) { return h.sockets.Listen(addr) }
+
+// Dial connects to a service of the guest addr.VMID, or of the host itself with
+// hvsock.Loopback. ctx covers the whole connect; without a deadline the timeout
+// is 2 s. Errors are *net.OpError around ETIMEDOUT (a guest cannot refuse),
+// EHOSTUNREACH, ENETUNREACH, ENODEV, ECONNREFUSED (loopback), the context's
+// error or os.ErrDeadlineExceeded.
+func (h *Host) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error) {
+	return h.sockets.Dial(ctx, addr)
+}
+
+// DialContext is Dial for http.Transport and gRPC: address is in any form
+// hvsock.ParseAddr takes, network is ignored unless it asks for datagrams.
+func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return hvsock.DialText(ctx, h.Dial, network, address)
+}
+
+// Usage counts what a host or guest holds. It is all zero when nothing is left.
+type Usage struct {
+	Channels    int // channel ids known to a guest
+	GPADLs      int // shared page lists
+	Pages       int // guest pages in use for rings
+	Connections int // sockets that are open, opening or closing
+	Listeners   int
+}
+
+// Usage returns what the host holds for all its guests. Pages belong to guests:
+// see Guest.Usage.
+func (h *Host) Usage() Usage {
+	var u Usage
+	u.Connections, u.Listeners = h.sockets.Usage()
+	for _, g := range h.list() {
+		b := g.attachment.bus.Usage()
+		u.Channels += b.Channels
+		u.GPADLs += b.GPADLs
+	}
+	return u
+}
+
+func (h *Host) list() []*Guest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.guests)
+}
+
+// Close closes every guest and listener. A second call returns net.ErrClosed.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return net.ErrClosed
+	}
+	h.closed = true
+	h.mu.Unlock()
+	h.sockets.Close()
+	var first error
+	for _, g := range h.list() {
+		if err := g.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
