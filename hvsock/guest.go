@@ -141,6 +141,9 @@ func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 	default:
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, dialError(Addr{}, addr, contextError(err))
+	}
 	k, err := s.newDial(addr)
 	if err != nil {
 		return nil, dialError(Addr{}, addr, err)
