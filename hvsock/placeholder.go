@@ -10,41 +10,10 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"encoding/binary"
 
-	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
-
-type Addr struct{ VMID, ServiceID uuid.UUID }
-
-func (a Addr) Network() string { return "hvsock" }
-func (a Addr) String() string  { return a.VMID.String() + ":" + a.ServiceID.String() }
-
-var (
-	Wildcard  uuid.UUID
-	Broadcast = uuid.MustParse("ffffffff-ffff-ffff-ffff-ffffffffffff")
-	Children  = uuid.MustParse("90db8b89-0d35-4f79-8ce9-49ea0ac8b7cd")
-	Loopback  = uuid.MustParse("e0e16197-dd56-4a10-9195-5ee7a155a838")
-	Parent    = uuid.MustParse("a42e7cda-d03f-480c-9cc2-a4de20abb878")
-	SiloHost  = uuid.MustParse("36bd0c5c-7276-4223-88ba-7d03b654c568")
-)
-
-var template = uuid.MustParse("00000000-facb-11e6-bd58-64006a7986d3")
-
-func ServiceIDFromPort(p uint32) uuid.UUID {
-	u := template
-	binary.BigEndian.PutUint32(u[:], p)
-	return u
-}
-func PortFromServiceID(u uuid.UUID) (uint32, bool) {
-	p := binary.BigEndian.Uint32(u[:])
-	return p, ServiceIDFromPort(p) == u
-}
-func ParseAddr(s string) (Addr, error) {
-	return Addr{uuid.MustParse(s[:36]), uuid.MustParse(s[37:])}, nil
-}
 
 type connEvent int
 

@@ -1,0 +1,58 @@
+package hvsock
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// An AddrError reports a text that is no address.
+type AddrError struct {
+	Text   string
+	Reason string // which part, and what would be right
+}
+
+func (e *AddrError) Error() string { return fmt.Sprintf("hvsock: address %q: %s", e.Text, e.Reason) }
+
+// Is matches vmbus.ErrState: the caller's misuse.
+func (e *AddrError) Is(target error) bool { return target == vmbus.ErrState }
+
+// A SockaddrError reports bytes that are no socket address of the family asked
+// for.
+type SockaddrError struct {
+	Family, WantFamily uint16
+	Have, Want         int // bytes
+}
+
+func (e *SockaddrError) Error() string {
+	return fmt.Sprintf("hvsock: socket address of family %d with %d bytes, want family %d with %d bytes",
+		e.Family, e.Have, e.WantFamily, e.Want)
+}
+
+// Is matches vmbus.ErrState: the caller's misuse.
+func (e *SockaddrError) Is(target error) bool { return target == vmbus.ErrState }
+
+// opError is the error of an operation on an established connection, shaped as
+// package net shapes it. io.EOF is not to be wrapped: io.Reader's users compare.
+func (c *Conn) opError(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return &net.OpError{Op: op, Net: network, Source: c.local, Addr: c.remote, Err: err}
+}
+
+// localError is the error of an operation that concerns one end only: accept,
+// set, and the close of a listener.
+func localError(op string, local Addr, err error) error {
+	return &net.OpError{Op: op, Net: network, Addr: local, Err: err}
+}
+
+// faultError is what the application sees of a ring the peer has broken: EIO, as
+// in Linux, and the rule that was broken (vmbus.ErrProtocol).
+func faultError(call string, cause error) error {
+	return fmt.Errorf("%w: %w", os.NewSyscallError(call, syscall.EIO), cause)
+}
