@@ -1,0 +1,2 @@
+// Package kerneltest drives a real Linux guest.
+package kerneltest
