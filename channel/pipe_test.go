@@ -378,3 +378,22 @@ func TestPipeFINWithoutReserve(t *testing.T) {
 	_, err = w.WriteFIN()
 	require.NoError(t, err)
 }
+
+// TestPipeSaveKeepsFIN: an end that was met behind data, and not yet returned,
+// is still in the ring for whoever continues (hvsock.md 7.3).
+func TestPipeSaveKeepsFIN(t *testing.T) {
+	pages := pipePages(t, 1, 1, 0)
+	w, r := openPipe(t, pages, linuxPipe)
+	_, _, err := w.Write([]byte("data"))
+	require.NoError(t, err)
+	_, err = w.WriteFIN()
+	require.NoError(t, err)
+	n, _, err := r.Read(make([]byte, 100))
+	require.NoError(t, err)
+	require.Equal(t, 4, n)
+	_, err = r.Save()
+	require.NoError(t, err)
+	_, r = openPipe(t, pages, linuxPipe)
+	_, _, err = r.Read(make([]byte, 100))
+	require.Equal(t, io.EOF, err)
+}

@@ -147,10 +147,10 @@ func (p *PipeReader) next(finish bool) error {
 	if p.err != nil {
 		return p.err
 	}
-	head, err := p.ring.Peek()
-	if err != nil {
+	if err := p.ring.Hold(); err != nil {
 		return err
 	}
+	head := p.ring.Held()
 	word, ok := p.ring.Word(0)
 	kind, bytes := uint32(word), uint32(word>>32)
 	size, taken := bytes, uint32(0)

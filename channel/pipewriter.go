@@ -90,6 +90,12 @@ func (p *PipeWriter) Write(b []byte) (n int, signal bool, err error) {
 	if len(b) == 0 {
 		return 0, false, nil
 	}
+	if len(b) <= min(p.chunkBytes, p.writable(p.ring.KnownFreeBytes())) {
+		if err := p.append(b); err != nil {
+			return 0, false, err
+		}
+		return len(b), p.ring.Commit(), nil
+	}
 	rawBytes, err := p.ring.FreeBytes()
 	if err != nil {
 		return 0, false, err

@@ -65,7 +65,7 @@ type Header struct {
 }
 
 // TotalBytes is the ring space of the packet a Reader described by h.
-func (h Header) TotalBytes() int { return OverheadBytes + h.ExtBytes + h.PayloadBytes }
+func (h *Header) TotalBytes() int { return OverheadBytes + h.ExtBytes + h.PayloadBytes }
 
 // checkHeader refuses headers that no Reader would accept.
 func checkHeader(h Header, headBytes int) error {

@@ -58,52 +58,61 @@ func (r *Reader) DataBytes() int { return int(r.data.size) }
 
 // Peek returns the header of the oldest unread packet. The packet stays where
 // it is until Advance; until then Peek gives the same answer without touching
-// shared memory.
+// shared memory. Errors: those of Hold.
+func (r *Reader) Peek() (Header, error) {
+	if err := r.Hold(); err != nil {
+		return Header{}, err
+	}
+	return r.head, nil
+}
+
+// Hold is Peek for the data path: it leaves the header where Held finds it,
+// since returning a struct of this size costs as much as the checks.
 //
 // Errors: ErrEmpty if no packet is waiting; otherwise a *CorruptError
 // (vmbus.ErrProtocol), after which the Reader is dead. The write index is
 // loaded again only when everything it covered has been stepped past.
-func (r *Reader) Peek() (Header, error) {
+func (r *Reader) Hold() error {
 	if r.held {
-		return r.head, nil
+		return nil
 	}
 	if r.next == r.write {
 		if err := r.refresh(); err != nil {
-			return Header{}, err
+			return err
 		}
 	}
 	at := r.next
 	available := r.data.distance(at, r.write)
 	if available < DescriptorBytes {
-		return Header{}, r.corrupt(InvalidDataAvailable, uint64(available), DescriptorBytes)
+		return r.corrupt(InvalidDataAvailable, uint64(available), DescriptorBytes)
 	}
 	b := r.data.span(at)
 	word := le.Uint64(b)
-	var id uint64
 	if len(b) >= DescriptorBytes {
-		id = le.Uint64(b[8:])
+		r.head.ID = le.Uint64(b[8:])
 	} else {
-		id = r.data.load64(r.data.wrap(at + 8))
+		r.head.ID = r.data.load64(r.data.wrap(at + 8))
 	}
 	offset8, len8 := uint32(word>>16&0xFFFF), uint32(word>>32&0xFFFF)
 	if offset8 < 2 || offset8 > len8 || len8*granuleBytes+TrailerBytes > available {
-		return Header{}, r.corrupt(InvalidDescriptorLengths, uint64(offset8)|uint64(len8)<<16, uint64(available))
+		return r.corrupt(InvalidDescriptorLengths, uint64(offset8)|uint64(len8)<<16, uint64(available))
 	}
-	head := Header{
-		Type:         PacketType(word & 0xFFFF),
-		Flags:        uint16(word >> 48),
-		ID:           id,
-		ExtBytes:     int(offset8*granuleBytes - DescriptorBytes),
-		PayloadBytes: int((len8 - offset8) * granuleBytes),
-	}
-	if head.Type != InBand || head.Flags > FlagCompletion || head.ExtBytes != 0 {
-		if err := r.inspect(head, offset8, len8); err != nil {
-			return Header{}, err
+	r.head.Type = PacketType(word & 0xFFFF)
+	r.head.Flags = uint16(word >> 48)
+	r.head.ExtBytes = int(offset8*granuleBytes - DescriptorBytes)
+	r.head.PayloadBytes = int((len8 - offset8) * granuleBytes)
+	if r.head.Type != InBand || r.head.Flags > FlagCompletion {
+		if err := r.inspect(offset8, len8); err != nil {
+			return err
 		}
 	}
-	r.head, r.held = head, true
-	return head, nil
+	r.held = true
+	return nil
 }
+
+// Held is the header of the packet Hold or Peek found: the Reader's checked
+// copy, to be read only, and only until Advance.
+func (r *Reader) Held() *Header { return &r.head }
 
 // refresh loads the write index after everything known was stepped past.
 func (r *Reader) refresh() error {
@@ -132,15 +141,16 @@ func (r *Reader) accept(write uint32) error {
 	return nil
 }
 
-// inspect does the checks an in-band packet without flags does not need, in
-// the order known readers do them: flags, type, then what the type demands.
-func (r *Reader) inspect(head Header, offset8, len8 uint32) error {
+// inspect does the checks an in-band packet without odd flags does not need, in
+// the order known readers do them: flags, type, then what the type demands. An
+// extension no type asks for is harmless: offset8 says where the payload is.
+func (r *Reader) inspect(offset8, len8 uint32) error {
+	head := &r.head
 	if head.Flags > FlagCompletion {
 		return r.corrupt(InvalidDescriptorFlags, uint64(head.Flags), uint64(FlagCompletion))
 	}
 	switch head.Type {
 	case InBand, Completion:
-		// An extension would be skipped; offset8 says where the payload is.
 		return nil
 	case TransferPages, GPADirect:
 	default:
@@ -261,16 +271,15 @@ func (r *Reader) Advance() {
 // Errors: those of Peek; *BufferError if buf is shorter than the payload, which
 // then stays unread: nothing is cut short. No shared byte is read twice.
 func (r *Reader) Next(buf []byte) (Header, int, error) {
-	head, err := r.Peek()
-	if err != nil {
-		return head, 0, err
+	if err := r.Hold(); err != nil {
+		return Header{}, 0, err
 	}
-	if head.PayloadBytes > len(buf) {
-		return head, 0, &BufferError{Need: head.PayloadBytes, Have: len(buf)}
+	if r.head.PayloadBytes > len(buf) {
+		return r.head, 0, &BufferError{Need: r.head.PayloadBytes, Have: len(buf)}
 	}
 	n := r.CopyPayload(buf, 0)
 	r.Advance()
-	return head, n, nil
+	return r.head, n, nil
 }
 
 // Uncommitted is how many bytes were stepped past and not yet released.

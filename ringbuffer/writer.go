@@ -163,6 +163,10 @@ func (w *Writer) FreeBytes() (int, error) {
 	return w.data.freeBytes(w.next, w.read), nil
 }
 
+// KnownFreeBytes is FreeBytes without a look at the shared read index: at least
+// so much is free, as far as the last Commit saw. A dead Writer has no room.
+func (w *Writer) KnownFreeBytes() int { return w.data.freeBytes(w.next, w.read) }
+
 // accept takes over a snapshot of the read index. Beyond being in range it may
 // only have moved forward over published bytes: an index in front of the write
 // index or behind the last snapshot would make unread packets free space.
