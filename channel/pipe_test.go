@@ -397,3 +397,17 @@ func TestPipeSaveKeepsFIN(t *testing.T) {
 	_, _, err = r.Read(make([]byte, 100))
 	require.Equal(t, io.EOF, err)
 }
+
+// TestPipeErrors: whose fault, and with which numbers.
+func TestPipeErrors(t *testing.T) {
+	for fault := channel.PipeNotInBand; fault <= channel.PipeConsumedWhole; fault++ {
+		require.NotContains(t, fault.String(), "PipeFault(", "each kind has words")
+	}
+	err := error(&channel.PipeError{Fault: channel.PipeBeyondPacket, Packet: ringbuffer.InBand, Type: 1, Bytes: 9, PayloadBytes: 16})
+	require.ErrorIs(t, err, vmbus.ErrProtocol)
+	require.Equal(t, "channel: pipe: more data than the packet holds (InBand packet with 16 bytes, pipe type 1, size 0x9)", err.Error())
+	err = &channel.PipeStateError{Op: "Write", Finished: true}
+	require.ErrorIs(t, err, vmbus.ErrState)
+	require.Equal(t, "channel: pipe: Write after the end of the stream was sent", err.Error())
+	require.Equal(t, "channel: pipe: WriteFIN does not exist in this mode", (&channel.PipeStateError{Op: "WriteFIN"}).Error())
+}

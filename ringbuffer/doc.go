@@ -20,8 +20,9 @@
 // # Use
 //
 // The writer stages packets with Append and publishes them together with
-// Commit. The reader looks with Peek, takes with CopyPayload or Next, steps on
-// with Advance, and gives the space back with Commit. Either Commit only says
+// Commit. The reader looks with Peek (or Hold and Held, where nanoseconds
+// matter), takes with CopyPayload or Next, steps on with Advance, and gives the
+// space back with Commit. Either Commit only says
 // whether the other end must be signalled; doing that, and sleeping, is the
 // caller's part, and so is the lock that makes it the only writer or reader.
 // Revert on either side undoes everything since the last Commit.
