@@ -72,8 +72,11 @@ func NewGuestRings(pages []*guestmem.Page, outPages int) (*Rings, error) {
 		return nil, fmt.Errorf("channel: rings of %d and %d pages, each needs %d: %w", outPages, len(pages)-outPages, MinRingPages, vmbus.ErrState)
 	}
 	out, in := pages[:outPages], pages[outPages:]
-	ringbuffer.Init(out)
-	ringbuffer.Init(in)
+	for _, ring := range [][]*guestmem.Page{out, in} {
+		if err := ringbuffer.Init(ring); err != nil {
+			return nil, err
+		}
+	}
 	return newRings(in, out)
 }
 

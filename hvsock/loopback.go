@@ -64,8 +64,11 @@ func (l *loopback) pair(local, remote Addr) (near, far *Conn, err error) {
 	}
 	p := &loopPair{loop: l, block: block}
 	there, back := block.Pages[:l.ringPages], block.Pages[l.ringPages:]
-	ringbuffer.Init(there)
-	ringbuffer.Init(back)
+	for _, ring := range [][]*guestmem.Page{there, back} {
+		if err := ringbuffer.Init(ring); err != nil {
+			return nil, nil, err
+		}
+	}
 	for i, ends := range []struct {
 		out, in       []*guestmem.Page
 		local, remote Addr
