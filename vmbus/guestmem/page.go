@@ -64,25 +64,26 @@ func (p *Page) Store64(off int, v uint64) { atomic.StoreUint64(p.word64(off), v)
 
 func (p *Page) word32(off int) *uint32 {
 	if uint(off) > PageSize-4 || off&3 != 0 {
-		badOffset(off, 4)
+		panic(offsetPanic{off, 4})
 	}
 	return (*uint32)(unsafe.Pointer(&p.data[off]))
 }
 
 func (p *Page) word64(off int) *uint64 {
 	if uint(off) > PageSize-8 || off&7 != 0 {
-		badOffset(off, 8)
+		panic(offsetPanic{off, 8})
 	}
 	return (*uint64)(unsafe.Pointer(&p.data[off]))
 }
 
-// badOffset keeps the formatting out of the inlined fast path.
-//
-//go:noinline
-func badOffset(off, wordBytes int) {
-	panic(fmt.Sprintf("guestmem: a %d-byte atomic access at offset %d of a page: "+
+// An offsetPanic is what a wrong offset panics with. Being a value that formats
+// itself later, it leaves the methods above small enough to be inlined.
+type offsetPanic struct{ off, wordBytes int }
+
+func (p offsetPanic) Error() string {
+	return fmt.Sprintf("guestmem: a %d-byte atomic access at offset %d of a page: "+
 		"need a multiple of %d from 0 to %d; this is a bug of the caller",
-		wordBytes, off, wordBytes, PageSize-wordBytes))
+		p.wordBytes, p.off, p.wordBytes, PageSize-p.wordBytes)
 }
 
 // Contiguous returns one slice over all pages if they are neighbours, in this
