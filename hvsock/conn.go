@@ -1,0 +1,212 @@
+package hvsock
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/hvlab/hvlab/channel"
+)
+
+// A connEvent is what a Conn tells its owner, the socket machine. Each is told
+// at most once.
+type connEvent uint8
+
+const (
+	// evClosed: the application called Close. The FIN is in the ring, or can
+	// no longer be sent.
+	evClosed connEvent = iota
+	// evFault: the peer has broken a ring. The application gets EIO; the owner
+	// ends the channel.
+	evFault
+	// evEnded: our FIN was sent and the peer's was reached, by a reader or by
+	// discarding after Close or CloseRead. Nothing more can travel.
+	evEnded
+	// evLateData: after Close the peer has sent data, which was discarded, and
+	// no FIN behind it. Data that was unread at Close does not count.
+	evLateData
+)
+
+// A detachCause says why a Conn loses its rings.
+type detachCause uint8
+
+const (
+	// detachReset: the host rescinded, the guest closed the channel, or the bus
+	// is gone. A stream that had not ended was cut off.
+	detachReset detachCause = iota
+	// detachEnd: as detachReset, but the stream is to look complete.
+	detachEnd
+)
+
+// connOptions choose between behaviours that real systems differ in.
+type connOptions struct {
+	// resetIsEOF makes a stream that was cut off end with io.EOF, as Linux
+	// does, where no reset exists; otherwise it ends with ECONNRESET.
+	resetIsEOF bool
+}
+
+// A link is what a Conn needs of an open channel.
+type link struct {
+	in                *channel.PipeReader
+	out               *channel.PipeWriter // keeps room for a FIN
+	inPages, outPages int                 // ring sizes, control pages included
+	// signal rings the peer's doorbell. It is called without any lock of the
+	// Conn, so it may still be called while detach returns. nil does nothing.
+	signal func()
+	// events is told what happens. It must not block, and is called without
+	// any lock of the Conn. nil does nothing.
+	events  func(connEvent)
+	options connOptions
+}
+
+// A Conn is one end of a connection: a byte stream over a pair of rings, which
+// it reads and writes directly, without a goroutine in between. It is a net.Conn
+// whose halves can be closed one by one.
+//
+// All methods may be called from any goroutine. Reads are serialised among
+// themselves, and so are Writes: the bytes of one Write stay together.
+//
+// Errors are *net.OpError, around one of: net.ErrClosed after this end's Close;
+// os.ErrDeadlineExceeded; EPIPE for writing after CloseWrite or when the channel
+// is gone; ECONNRESET for reading when the channel is gone and the peer had not
+// ended its stream, once everything that had arrived was read; EIO (and
+// vmbus.ErrProtocol) if the peer broke the rings. The end of the peer's stream
+// is a bare io.EOF.
+//
+// A Conn has neither ReadFrom nor WriteTo: to hand out ring memory it would have
+// to hold a lock while the other side of the copy blocks, so io.Copy's own
+// buffer costs no more.
+type Conn struct {
+	local, remote Addr
+	link          link
+
+	in, out half
+	reader  *channel.PipeReader // guarded by in.mu; nil once detached
+	writer  *channel.PipeWriter // guarded by out.mu; nil once detached
+	rest    []byte              // guarded by in.mu; unread bytes saved by detach
+	recent  int                 // guarded by in.mu; packets, about, since the last wait
+	stats   Stats               // In guarded by in.mu, Out by out.mu
+
+	discarding atomic.Bool // nobody will read: whatever arrives is dropped
+	again      *time.Timer // guarded by in.mu; goes on discarding
+	marks      atomic.Uint32
+	reported   atomic.Uint32 // bit per connEvent
+}
+
+// What report decides from.
+const (
+	markClosed uint32 = 1 << iota
+	markFault
+	markFINSent
+	markFINSeen
+	markLate
+)
+
+// newConn makes the end of a connection whose channel is open.
+func newConn(local, remote Addr, l link) *Conn {
+	if l.signal == nil {
+		l.signal = func() {}
+	}
+	if l.events == nil {
+		l.events = func(connEvent) {}
+	}
+	c := &Conn{local: local, remote: remote, link: l, reader: l.in, writer: l.out}
+	c.in.init()
+	c.out.init()
+	return c
+}
+
+// LocalAddr is this end's address, an Addr. It stays valid after Close.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr is the other end's address, an Addr. It stays valid after Close.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets the read and the write deadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	err := c.SetReadDeadline(t)
+	if err == nil {
+		err = c.SetWriteDeadline(t)
+	}
+	return err
+}
+
+// SetReadDeadline makes blocked and future Reads fail with
+// os.ErrDeadlineExceeded from t on; the zero time means never. A later call
+// revives the Conn: no byte is lost to a deadline.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if !c.in.setDeadline(t) {
+		return localError("set", c.local, net.ErrClosed)
+	}
+	return nil
+}
+
+// SetWriteDeadline does the same for Writes, which then say how much they have
+// written.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if !c.out.setDeadline(t) {
+		return localError("set", c.local, net.ErrClosed)
+	}
+	return nil
+}
+
+// doorbell says that the peer has signalled: it wrote into an empty ring, or
+// made the space a writer waits for. It may come from any goroutine, the peer's
+// own Write included, and does not block.
+func (c *Conn) doorbell() {
+	c.in.wake()
+	c.out.wake()
+	if c.discarding.Load() {
+		c.discardLate()
+	}
+}
+
+// mark notes something that report looks at.
+func (c *Conn) mark(bits uint32) { c.marks.Or(bits) }
+
+// report tells the owner what became true and was not told yet. It is called
+// without locks.
+func (c *Conn) report() {
+	for _, e := range [...]struct {
+		event connEvent
+		needs uint32
+	}{
+		{evClosed, markClosed},
+		{evFault, markFault},
+		{evEnded, markFINSent | markFINSeen},
+		{evLateData, markLate},
+	} {
+		if c.marks.Load()&e.needs != e.needs {
+			continue
+		}
+		if bit := uint32(1) << e.event; c.reported.Or(bit)&bit == 0 {
+			c.link.events(e.event)
+		}
+	}
+}
+
+// Stats counts what a Conn did.
+type Stats struct {
+	In, Out DirectionStats
+}
+
+// DirectionStats counts what a Conn did in one direction.
+type DirectionStats struct {
+	Bytes   uint64 // of the stream
+	Signals uint64 // times the peer was signalled: in: space, out: data
+	Sleeps  uint64 // times a Read or Write had to sleep
+}
+
+// Stats returns the counters so far.
+func (c *Conn) Stats() Stats {
+	var s Stats
+	c.in.mu.Lock()
+	s.In = c.stats.In
+	s.In.Signals, s.In.Sleeps = c.in.signals, c.in.sleeps
+	c.in.mu.Unlock()
+	c.out.mu.Lock()
+	s.Out = c.stats.Out
+	s.Out.Signals, s.Out.Sleeps = c.out.signals, c.out.sleeps
+	c.out.mu.Unlock()
+	return s
+}

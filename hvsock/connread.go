@@ -1,0 +1,148 @@
+package hvsock
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/hvlab/hvlab/ringbuffer"
+)
+
+// Read reads what has arrived, across packets, and waits if nothing has. It
+// returns io.EOF at the end of the peer's stream and after CloseRead; bytes come
+// first, even if the channel is gone. An empty p reads nothing, successfully.
+func (c *Conn) Read(p []byte) (n int, err error) {
+	h := &c.in
+	var signal bool
+	h.lock()
+	for {
+		n, signal, err = c.readNow(p)
+		if err != ringbuffer.ErrEmpty {
+			break
+		}
+		if signal {
+			h.pause(c.link.signal)
+			continue
+		}
+		c.awaitData()
+	}
+	h.unlock()
+	if signal {
+		c.link.signal()
+	}
+	if err != nil {
+		c.report()
+		return n, c.opError("read", err)
+	}
+	return n, nil
+}
+
+// readNow reads what is there, or says why there is nothing; ErrEmpty means to
+// wait. in.mu is held.
+func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
+	h := &c.in
+	switch {
+	case h.closed:
+		return 0, false, net.ErrClosed
+	case len(p) == 0:
+		return 0, false, nil
+	case h.shut:
+		return 0, false, io.EOF
+	case h.deadline.expired:
+		return 0, false, os.ErrDeadlineExceeded
+	case len(c.rest) > 0:
+		n = copy(p, c.rest)
+		c.stats.In.Bytes += uint64(n)
+		if c.rest = c.rest[n:]; len(c.rest) == 0 {
+			c.rest = nil
+		}
+		return n, false, nil
+	case h.end != nil:
+		return 0, false, h.end
+	}
+	n, signal, err = c.reader.Read(p)
+	if signal {
+		h.signals++
+	}
+	if err != nil {
+		return 0, signal, c.readEnded(err)
+	}
+	c.stats.In.Bytes += uint64(n)
+	c.recent += 1 + n/smallReadBytes
+	return n, signal, nil
+}
+
+// smallReadBytes is how many bytes count as one more packet, when the number of
+// packets is guessed: that of the packets Linux sends.
+const smallReadBytes = 4096
+
+// readEnded notes an error of the ring that is for ever, and returns what Read
+// is to return. in.mu is held.
+func (c *Conn) readEnded(err error) error {
+	switch err {
+	case ringbuffer.ErrEmpty:
+		return err
+	case io.EOF:
+		c.mark(markFINSeen)
+		c.in.end = io.EOF
+	default:
+		c.mark(markFault)
+		c.in.end = faultError("read", err)
+	}
+	return c.in.end
+}
+
+// awaitData waits for the doorbell, or any other reason to look again. in.mu is
+// held, and given up meanwhile.
+//
+// A reader that found one packet since it last waited is probably talking with
+// its peer: letting the peer run once is cheaper than to sleep and be woken. A
+// reader of a stream that has run dry gains nothing by that.
+func (c *Conn) awaitData() {
+	h := &c.in
+	if c.recent == 1 {
+		c.recent = 0
+		h.pause(nil)
+		return
+	}
+	c.recent = 0
+	h.sleeping.Store(true)
+	// The ring is only looked at, and an error is Read's to find again.
+	if ready, err := c.reader.Readable(); ready || err != nil {
+		h.sleeping.Store(false)
+		return
+	}
+	h.sleep()
+}
+
+// CloseRead ends this end's reading: Reads return io.EOF, and what has arrived
+// or still arrives is discarded, so that the peer's Writes do not hang. The peer
+// is not told. It does nothing if called again.
+func (c *Conn) CloseRead() error {
+	h := &c.in
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return c.opError("close", net.ErrClosed)
+	}
+	first := !h.shut
+	h.shut = true
+	h.deadline.stop()
+	c.rest = nil
+	h.wake()
+	h.mu.Unlock()
+	if first {
+		c.discarding.Store(true)
+		c.discard(0)
+	}
+	return nil
+}
+
+// resetError is what a reader finds at the end of a stream that was cut off.
+func (c *Conn) resetError(cause detachCause) error {
+	if cause == detachEnd || c.link.options.resetIsEOF {
+		return io.EOF
+	}
+	return os.NewSyscallError("read", syscall.ECONNRESET)
+}

@@ -1,0 +1,124 @@
+package hvsock
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A half is what the two directions of a Conn have in common: the lock that
+// makes its holder the only user of one ring end, the turn of the call in
+// progress, and the place where that call sleeps.
+//
+// The lock is held while bytes are copied, never while sleeping. The turn
+// outlives it: a call that has to sleep, or to signal in the middle, gives up
+// the lock and stays busy, so that the bytes of one Write stay together and
+// there is only ever one sleeper. Close, detach, doorbell and deadlines take the
+// lock without waiting for the turn.
+//
+// A sleeper sets sleeping, looks at the ring once more, unlocks and receives
+// from wakeup; that is the one channel for everything that can happen, since a
+// select over several costs twice as much. Whoever has changed something, the
+// ring or a flag under the lock, calls wake. Both sides first store, then look,
+// so no wake-up is lost; a surplus one only makes the sleeper look again.
+type half struct {
+	mu       sync.Mutex
+	busy     bool      // a call holds the turn although mu may be free
+	waiting  int       // calls that wait for the turn
+	turn     sync.Cond // on mu; unlike a second Mutex it lets a synctest bubble go idle
+	sleeping atomic.Bool
+	wakeup   chan struct{} // holds one token
+
+	deadline deadline // guarded by mu
+	closed   bool     // Conn.Close was called
+	shut     bool     // CloseRead or CloseWrite was called
+	end      error    // what the ring ended with, for ever: io.EOF, a reset or a fault
+
+	signals uint64 // times the peer was signalled
+	sleeps  uint64 // times a call slept
+}
+
+// init must be called before use; the channel belongs to the synctest bubble of
+// the caller.
+func (h *half) init() {
+	h.wakeup = make(chan struct{}, 1)
+	h.turn.L = &h.mu
+}
+
+// lock takes the lock for a call that may sleep, when it is its turn.
+func (h *half) lock() {
+	h.mu.Lock()
+	if h.busy {
+		h.waiting++
+		for h.busy {
+			h.turn.Wait()
+		}
+		h.waiting--
+	}
+}
+
+// unlock ends the turn and gives up the lock.
+func (h *half) unlock() {
+	h.busy = false
+	if h.waiting > 0 {
+		h.turn.Signal()
+	}
+	h.mu.Unlock()
+}
+
+// pause gives up the lock, but not the turn, for a call of signal if signal is
+// not nil, and otherwise to let other goroutines run.
+func (h *half) pause(signal func()) {
+	h.busy = true
+	h.mu.Unlock()
+	if signal != nil {
+		signal()
+	} else {
+		runtime.Gosched()
+	}
+	h.mu.Lock()
+}
+
+// sleep gives up the lock, but not the turn, until wake is called. The caller
+// has set sleeping and looked again since.
+func (h *half) sleep() {
+	h.busy = true
+	h.sleeps++
+	h.mu.Unlock()
+	<-h.wakeup
+	h.mu.Lock()
+	h.sleeping.Store(false)
+}
+
+// wake ends a sleep, if there is one. It never blocks.
+func (h *half) wake() {
+	if h.sleeping.Load() && h.sleeping.CompareAndSwap(true, false) {
+		select {
+		case h.wakeup <- struct{}{}:
+		default: // a token nobody has taken yet does as well
+		}
+	}
+}
+
+// setDeadline replaces the deadline; false means that the Conn is closed.
+func (h *half) setDeadline(t time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	if h.deadline.set(t, h.expire) {
+		h.wake()
+	}
+	return true
+}
+
+// expire runs when the timer of a deadline fires.
+func (h *half) expire() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.deadline.check() {
+		h.wake()
+	}
+}

@@ -1,0 +1,144 @@
+package hvsock
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/hvlab/hvlab/channel"
+)
+
+// writeYields is how often a writer lets others run before it sleeps, if that
+// gains it no space.
+const writeYields = 2
+
+// Write puts all of p into the ring, waiting for space as often as it must, or
+// returns how much it has put there and an error. Bytes that were written arrive
+// even if Close follows at once. An empty p sends nothing, successfully: the
+// empty packet is the FIN.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	h := &c.out
+	var signal bool
+	h.lock()
+	for yields := 0; ; {
+		var m int
+		m, signal, err = c.writeNow(p[n:])
+		n += m
+		if err != channel.ErrFull {
+			break
+		}
+		if m > 0 {
+			yields = 0
+		}
+		switch {
+		case signal:
+			h.pause(c.link.signal)
+		case yields < writeYields:
+			yields++
+			h.pause(nil)
+		default:
+			c.awaitSpace()
+		}
+	}
+	h.unlock()
+	if signal {
+		c.link.signal()
+	}
+	if err != nil {
+		c.report()
+		return n, c.opError("write", err)
+	}
+	return n, nil
+}
+
+// writeNow writes as much of p as fits; ErrFull means that some did not. out.mu
+// is held.
+func (c *Conn) writeNow(p []byte) (n int, signal bool, err error) {
+	h := &c.out
+	switch {
+	case h.closed:
+		return 0, false, net.ErrClosed
+	case len(p) == 0:
+		return 0, false, nil
+	case h.deadline.expired:
+		return 0, false, os.ErrDeadlineExceeded
+	case h.end != nil:
+		return 0, false, h.end
+	case h.shut:
+		return 0, false, errPipe
+	}
+	n, signal, err = c.writer.Write(p)
+	c.stats.Out.Bytes += uint64(n)
+	if signal {
+		h.signals++
+	}
+	switch {
+	case err == nil && n == len(p):
+		return n, signal, nil
+	case err == nil || errors.Is(err, channel.ErrFull):
+		return n, signal, channel.ErrFull
+	}
+	c.mark(markFault)
+	h.end = faultError("write", err)
+	return n, signal, h.end
+}
+
+// errPipe is what a writer gets that must not write any more.
+var errPipe = os.NewSyscallError("write", syscall.EPIPE)
+
+// awaitSpace waits for the doorbell, or any other reason to look again. out.mu
+// is held, and given up meanwhile.
+func (c *Conn) awaitSpace() {
+	h := &c.out
+	h.sleeping.Store(true)
+	if c.writer.Wait() {
+		h.sleep()
+	} else {
+		h.sleeping.Store(false)
+	}
+	if c.writer != nil { // not detached meanwhile
+		c.writer.Resume()
+	}
+}
+
+// CloseWrite ends this end's stream: the peer reads what was written, then
+// io.EOF, while this end goes on reading. It does nothing if called again, or if
+// the channel is gone. It never waits: the ring keeps room for a FIN.
+func (c *Conn) CloseWrite() error {
+	h := &c.out
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return c.opError("close", net.ErrClosed)
+	}
+	h.shut = true
+	signal, err := c.finish("close")
+	h.wake()
+	h.mu.Unlock()
+	if signal {
+		c.link.signal()
+	}
+	c.report()
+	return c.opError("close", err)
+}
+
+// finish sends the FIN, unless it is sent or cannot be sent any more. out.mu is
+// held. The error is that of a broken ring.
+func (c *Conn) finish(call string) (signal bool, err error) {
+	h := &c.out
+	if h.end != nil || c.marks.Load()&markFINSent != 0 {
+		return false, nil
+	}
+	signal, err = c.writer.WriteFIN()
+	if err != nil {
+		c.mark(markFault)
+		h.end = faultError("write", err)
+		return false, faultError(call, err)
+	}
+	if signal {
+		h.signals++
+	}
+	c.mark(markFINSent)
+	return signal, nil
+}
