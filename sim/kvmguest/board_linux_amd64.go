@@ -3,6 +3,9 @@ package kvmguest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -27,8 +30,8 @@ type board struct {
 
 	ports *portSpace
 	msrs  *msrFile
-	calls *hypercalls
-	note  func(format string, args ...any)
+	call  hypercallEntry
+	note  noteFunc
 
 	stopping atomic.Bool
 	exits    [exitWriteMSR + 1]atomic.Uint64 // by KVM exit reason
@@ -193,6 +196,19 @@ func (b *board) count(reason uint32) {
 	if int(reason) < len(b.exits) {
 		b.exits[reason].Add(1)
 	}
+}
+
+// exitNames are the exits that cost time and can be avoided.
+var exitNames = map[int]string{exitIO: "port", exitMMIO: "mmio", exitReadMSR: "rdmsr", exitWriteMSR: "wrmsr"}
+
+// exitCounts tells how often the guest left for this process and why.
+func (b *board) exitCounts() string {
+	var parts []string
+	for reason, name := range exitNames {
+		parts = append(parts, fmt.Sprintf("%s %d", name, b.exits[reason].Load()))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
 }
 
 // close releases the KVM files. No processor may be running.

@@ -108,8 +108,8 @@ type program struct {
 	cpus        int
 }
 
-// load writes the whole boot state into ram, which must be zero. It returns the
-// guest physical address of the first instruction. The error is a
+// load writes the whole boot state into ram, which may hold what an earlier boot
+// left. It returns the guest physical address of the first instruction. The error is a
 // *MemoryError or an *OptionError.
 func (g *program) load(ram []byte) (entry uint64, err error) {
 	if limit := min(g.image.maxCommandLineSize, maxCommandLine-1); uint64(len(g.commandLine)) > limit {
@@ -120,8 +120,10 @@ func (g *program) load(ram []byte) (entry uint64, err error) {
 		return 0, err
 	}
 	for _, s := range g.image.segments {
-		copy(ram[s.address:], s.data)
+		n := copy(ram[s.address:], s.data)
+		clear(ram[s.address+uint64(n) : s.address+s.memBytes])
 	}
+	clear(ram[:highMemory])
 	copy(ram[at.initrdAt:], g.initrd)
 	copy(ram[commandLineAt:], g.commandLine)
 	copy(ram[bootParamsAddress:], bootParams(g.image, at, uint64(len(g.initrd)), uint64(len(ram))))

@@ -79,14 +79,14 @@ func parseBzImage(b []byte) (img *kernelImage, problem string) {
 	if load < highMemory {
 		load = defaultLoadAddress
 	}
-	seg := segment{address: load, data: code, memBytes: max(uint64(len(code)), uint64(le.Uint32(b[initSizeAt:])))}
-	end, problem := checkSegments([]segment{seg})
+	segments := []segment{{address: load, data: code, memBytes: max(uint64(len(code)), uint64(le.Uint32(b[initSizeAt:])))}}
+	end, problem := checkSegments(segments)
 	if problem != "" {
 		return nil, problem
 	}
 	headerEnd := min(headerMagicAt+int(b[jumpOffsetAt]), setupHeaderMaxEnd, len(b))
 	return &kernelImage{
-		segments:           []segment{{address: load, data: code, memBytes: uint64(len(code))}},
+		segments:           segments,
 		entry:              load + entry64Offset,
 		end:                end,
 		setupHeader:        b[setupHeaderAt:headerEnd],

@@ -5,6 +5,9 @@ import (
 	"sync"
 )
 
+// A noteFunc reports an unusual event.
+type noteFunc func(format string, args ...any)
+
 // A notebook passes each different unusual event on once, and no more than
 // maxNotes of them: the guest decides how often they happen.
 type notebook struct {

@@ -1,6 +1,9 @@
 package kvmguest
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // A machineEvent is what a device asks of the run loop.
 type machineEvent int
@@ -12,9 +15,11 @@ const (
 )
 
 const (
-	keyboardReset   = 0xFE   // command to the keyboard controller: pulse the reset line
-	chipsetReset    = 1 << 2 // reset control register: reset now
-	powerSCIEnabled = 1 << 0 // PM1 control: the machine is in ACPI mode, as firmware leaves it
+	allOnes         = 0xFFFFFFFF // what nobody drives
+	rtcIndexMask    = 0x7F       // bit 7 gates the NMI
+	keyboardReset   = 0xFE       // command to the keyboard controller: pulse the reset line
+	chipsetReset    = 1 << 2     // reset control register: reset now
+	powerSCIEnabled = 1 << 0     // PM1 control: the machine is in ACPI mode, as firmware leaves it
 	powerTypeShift  = 10
 	powerTypeMask   = 7
 	powerSleepNow   = 1 << 13
@@ -28,6 +33,7 @@ type portSpace struct {
 	mu           sync.Mutex
 	powerEnable  uint16
 	powerControl uint16
+	rtcIndex     byte
 }
 
 // in reads size bytes (1, 2 or 4) from port.
@@ -37,6 +43,8 @@ func (s *portSpace) in(port uint16, size int) uint32 {
 	switch {
 	case port >= serialPort && port < serialPort+uartPorts:
 		return uint32(s.serial.read(int(port - serialPort)))
+	case port == rtcDataPort:
+		return uint32(rtcRegister(s.rtcIndex, time.Now()))
 	case port == keyboardPort:
 		return 0 // controller ready: its reset is waited for
 	case port == powerEventPort && size == 4:
@@ -48,7 +56,7 @@ func (s *portSpace) in(port uint16, size int) uint32 {
 	case port == powerPort:
 		return uint32(s.powerControl) | powerSCIEnabled
 	}
-	return 0xFFFFFFFF
+	return allOnes
 }
 
 // out writes the low size bytes of v to port.
@@ -60,6 +68,8 @@ func (s *portSpace) out(port uint16, v uint32) machineEvent {
 		s.serial.write(int(port-serialPort), byte(v))
 	case port == keyboardPort && byte(v) == keyboardReset, port == resetPort && v&chipsetReset != 0:
 		return eventReset
+	case port == rtcIndexPort:
+		s.rtcIndex = byte(v) & rtcIndexMask
 	case port == powerEventPort+2:
 		s.powerEnable = uint16(v)
 	case port == powerPort:

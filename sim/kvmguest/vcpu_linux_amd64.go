@@ -190,7 +190,7 @@ func (c *vcpu) hypercall() error {
 	}
 	const raxAt, rcxAt, rdxAt = 0, 16, 24
 	le := binary.LittleEndian
-	le.PutUint64(buf[raxAt:], c.board.calls.call(le.Uint64(buf[rcxAt:]), le.Uint64(buf[rdxAt:])))
+	le.PutUint64(buf[raxAt:], c.board.call(le.Uint64(buf[rcxAt:]), le.Uint64(buf[rdxAt:])))
 	return ioctlBytes(c.fd, "KVM_SET_REGS", kvmSetRegs, buf)
 }
 
@@ -217,6 +217,10 @@ func (c *vcpu) crash(reason string) error {
 	}
 	decode(rb, &r)
 	decode(sb, &s)
+	if s.CR0&cr0ProtectedMode == 0 {
+		e.Reason += " (the registers are lost: KVM on AMD resets the processor)"
+		return e
+	}
 	e.Known = true
 	e.Registers = Registers{
 		RAX: r.RAX, RBX: r.RBX, RCX: r.RCX, RDX: r.RDX, RSI: r.RSI, RDI: r.RDI, RSP: r.RSP, RBP: r.RBP,

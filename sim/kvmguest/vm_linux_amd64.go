@@ -101,12 +101,10 @@ func (vm *VM) powerUp() error {
 	}
 	b.note = vm.notes.note
 	b.ports = &portSpace{serial: vm.serial}
-	b.calls = &hypercalls{port: vm.partition, memory: vm.memory, note: vm.notes.note}
-	b.msrs = newMSRFile(vm.partition, vm.memory, hz, b.readTSC, vm.notes.note)
+	b.call = hypercallEntry(vm.partition.Hypercall).noting(vm.notes.note)
+	b.msrs = &msrFile{synic: vm.partition, memory: vm.memory, tscHz: hz, guestTSC: b.readTSC, note: vm.notes.note}
+	vm.partition.Reset()
 	entry, err := vm.program.load(vm.ram)
-	if err == nil {
-		err = resetSynIC(vm.partition, vm.options.CPUs)
-	}
 	if err == nil {
 		err = b.vcpus[0].enterAt(entry)
 	}
@@ -174,6 +172,7 @@ func (vm *VM) end(err error) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if vm.board != nil {
+		vm.notes.note("exits to the monitor: %s", vm.board.exitCounts())
 		vm.board.close()
 		vm.board = nil
 	}
