@@ -35,6 +35,7 @@ var layers = map[string]layer{
 	"cmd/hvlab":     {floor: 6, modules: anyModule},
 	"sim":           {floor: 5, modules: core},
 	"sim/kvmguest":  {floor: 5, beside: []string{"sim"}, modules: []string{uuidModule, syncModule, "golang.org/x/sys"}},
+	"sim/services":  {floor: 5, modules: core},
 	"hvsock/native": {floor: 5, modules: anyModule},
 	"fuzz":          {floor: 5, modules: core},
 
@@ -74,6 +75,7 @@ var topFolders = []string{
 // unsafeAllowed names the packages that may import unsafe, with the reason.
 var unsafeAllowed = map[string]string{
 	"vmbus/guestmem": "atomic access to words of pages that a guest shares",
+	"sim/kvmguest":   "arguments of KVM's ioctls, which are not on the data path",
 }
 
 // cores are the packages without goroutines, locks, clocks, randomness or logs:
