@@ -187,6 +187,9 @@ func (p *PipeReader) next(finish bool) error {
 	return nil
 }
 
+// Stats returns the counters of the ring that is read.
+func (p *PipeReader) Stats() ringbuffer.Stats { return p.ring.Stats() }
+
 // Readable says whether Read has something to return, an end or an error
 // included, from a fresh load of the write index. Ask it last before sleeping:
 // Read has released all space when it returned ringbuffer.ErrEmpty, so after

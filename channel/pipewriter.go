@@ -53,6 +53,9 @@ func NewPipeWriter(w *ringbuffer.Writer, options PipeOptions) *PipeWriter {
 	return p
 }
 
+// Stats returns the counters of the ring that is written.
+func (p *PipeWriter) Stats() ringbuffer.Stats { return p.ring.Stats() }
+
 // MaxMessageBytes is the longest message, or chunk of bytes, one packet takes.
 func (p *PipeWriter) MaxMessageBytes() int { return p.chunkBytes }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/ringbuffer"
 )
 
 // A connEvent is what a Conn tells its owner, the socket machine. Each is told
@@ -86,6 +87,8 @@ type Conn struct {
 	rest    []byte              // guarded by in.mu; unread bytes saved by detach
 	recent  int                 // guarded by in.mu; packets, about, since the last wait
 	stats   Stats               // In guarded by in.mu, Out by out.mu
+	inRing  ringbuffer.Stats    // guarded by in.mu; what Stats saw last, or detach
+	outRing ringbuffer.Stats    // guarded by out.mu; likewise
 
 	discarding atomic.Bool // nobody will read: whatever arrives is dropped
 	again      *time.Timer // guarded by in.mu; goes on discarding
@@ -192,21 +195,32 @@ type Stats struct {
 
 // DirectionStats counts what a Conn did in one direction.
 type DirectionStats struct {
-	Bytes   uint64 // of the stream
-	Signals uint64 // times the peer was signalled: in: space, out: data
-	Sleeps  uint64 // times a Read or Write had to sleep
+	Bytes        uint64 // of the stream
+	Packets      uint64 // in the ring, the FIN included
+	Signals      uint64 // times the peer was signalled: in: space, out: data
+	SignalsSaved uint64 // ring commits that needed no signal
+	Sleeps       uint64 // times a Read or Write had to sleep
+	RingPages    int    // of 4 KiB, the control page included
 }
 
-// Stats returns the counters so far.
+// Stats returns the counters so far. They stay after Close.
 func (c *Conn) Stats() Stats {
 	var s Stats
 	c.in.mu.Lock()
+	if c.reader != nil {
+		c.inRing = c.reader.Stats()
+	}
 	s.In = c.stats.In
 	s.In.Signals, s.In.Sleeps = c.in.signals, c.in.sleeps
+	s.In.Packets, s.In.SignalsSaved, s.In.RingPages = c.inRing.Packets, c.inRing.Suppressed, c.link.inPages
 	c.in.mu.Unlock()
 	c.out.mu.Lock()
+	if c.writer != nil {
+		c.outRing = c.writer.Stats()
+	}
 	s.Out = c.stats.Out
 	s.Out.Signals, s.Out.Sleeps = c.out.signals, c.out.sleeps
+	s.Out.Packets, s.Out.SignalsSaved, s.Out.RingPages = c.outRing.Packets, c.outRing.Suppressed, c.link.outPages
 	c.out.mu.Unlock()
 	return s
 }

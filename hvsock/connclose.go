@@ -137,6 +137,7 @@ func (c *Conn) detach(cause detachCause) {
 	c.out.mu.Lock()
 	if c.reader != nil {
 		c.saveUnread(cause)
+		c.inRing, c.outRing = c.reader.Stats(), c.writer.Stats()
 		c.reader, c.writer = nil, nil
 		if c.out.end == nil {
 			c.out.end = errPipe
