@@ -292,6 +292,16 @@ func TestHeapConcurrently(t *testing.T) {
 	require.Zero(t, h.InUsePages())
 }
 
+// Errors are for people: they say what and where.
+func TestErrorTexts(t *testing.T) {
+	h := guestmem.NewHeap(guestmem.HeapOptions{LimitPages: 4})
+	_, err := h.Alloc(5)
+	require.EqualError(t, err, "guestmem: cannot allocate 5 pages: 0 of 4 are in use")
+	require.EqualError(t, h.Free(nil), "guestmem: Free: the block is not of this heap")
+	_, err = guestmem.Resolve(h, []uint64{0x77})
+	require.EqualError(t, err, "page 0 of 1: guestmem: PFN 0x77 is not backed")
+}
+
 // Ring set-up is on the dial path: a pooled block costs a Block and its two
 // slices, and no memory for pages.
 func TestPooledAllocIsCheap(t *testing.T) {

@@ -46,13 +46,19 @@ func BenchmarkSignalEvent(b *testing.B) {
 	for id := range synic.ConnectionID(2047) {
 		require.NoError(b, p.BindEvents(firstID+id, func(uint16) {}))
 	}
-	b.Run("serial", func(b *testing.B) {
+	b.Run("one-channel", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = p.SignalEvent(firstID)
+		}
+	})
+	b.Run("all-channels", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			_ = p.SignalEvent(firstID + uint64(i)%2047)
 		}
 	})
-	b.Run("parallel", func(b *testing.B) {
+	b.Run("all-channels-parallel", func(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {

@@ -190,80 +190,97 @@ func TestCallbacksMayReenter(t *testing.T) {
 	require.ElementsMatch(t, []string{"a", "b", "c", "d"}, delivered)
 }
 
-// The slot protocol against a model, one step at a time.
+// slotModel is what the slot protocol of 9.5 promises, without a slot.
+type slotModel struct {
+	g    *guest
+	irqs *recorder[interrupt]
+	free *recorder[synic.Target]
+
+	slot                     []byte // nil: empty
+	posted                   uint32
+	wanted                   bool
+	scontrol, unmasked, simp bool
+}
+
+func (m *slotModel) open() bool { return m.scontrol && m.unmasked && m.simp }
+
+// rescan checks what an EOM or a register write must lead to.
+func (m *slotModel) rescan(t *rapid.T) {
+	var want []synic.Target
+	if m.wanted && m.open() && m.slot == nil {
+		want, m.wanted = []synic.Target{vmbusTarget}, false
+	}
+	require.Equal(t, want, m.free.drain())
+}
+
+func (m *slotModel) post(t *rapid.T) {
+	m.posted++
+	msg := binary.LittleEndian.AppendUint32(nil, m.posted)
+	err := m.g.p.Post(vmbusTarget, msg)
+	if m.open() && m.slot == nil {
+		require.NoError(t, err)
+		require.Equal(t, []interrupt{{0, vector}}, m.irqs.drain())
+		m.slot, m.wanted = msg, false
+		return
+	}
+	require.ErrorIs(t, err, synic.ErrSlotBusy)
+	m.wanted = true
+}
+
+func (m *slotModel) take(t *rapid.T) {
+	if !m.simp {
+		t.Skip("the guest has no message page")
+	}
+	got, ok := synic.ReadSlot(m.g.messages[0], 2)
+	require.Equal(t, m.slot != nil, ok)
+	if !ok {
+		return
+	}
+	require.Equal(t, m.slot, got.Payload())
+	pending := synic.FreeSlot(m.g.messages[0], 2)
+	m.slot = nil
+	if m.wanted && m.open() {
+		require.True(t, pending, "nothing else would bring the next message")
+	}
+	if pending {
+		m.eom(t)
+	}
+}
+
+func (m *slotModel) eom(t *rapid.T) {
+	require.NoError(t, m.g.p.WriteMSR(0, synic.MSREOM, 0))
+	m.rescan(t)
+}
+
+// toggle turns one of the guest's settings on or off.
+func (m *slotModel) toggle(setting *bool, msr uint32, on, off uint64) func(*rapid.T) {
+	return func(t *rapid.T) {
+		*setting = !*setting
+		v := off
+		if *setting {
+			v = on
+		}
+		require.NoError(t, m.g.p.WriteMSR(0, msr, v))
+		if msr == synic.MSRSIMP && *setting {
+			m.slot = nil // a fresh overlay
+		}
+		m.rescan(t)
+	}
+}
+
+// The slot protocol against the model, one step at a time.
 func TestSlotAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGuestRapid(t)
-		irqs, free := g.interrupts(), g.freeSlots()
-		var (
-			slot    []byte // nil: empty
-			next    uint32
-			wanted  bool
-			scontrl = true
-			unmask  = true
-			present = true
-		)
-		// rescan is what an EOM or a register write must lead to.
-		rescan := func(t *rapid.T) {
-			var want []synic.Target
-			if wanted && scontrl && unmask && present && slot == nil {
-				want, wanted = []synic.Target{vmbusTarget}, false
-			}
-			require.Equal(t, want, free.drain())
-		}
-		toggle := func(state *bool, msr uint32, on, off uint64) func(*rapid.T) {
-			return func(t *rapid.T) {
-				*state = !*state
-				v := off
-				if *state {
-					v = on
-				}
-				require.NoError(t, g.p.WriteMSR(0, msr, v))
-				if msr == synic.MSRSIMP && *state {
-					slot = nil // a fresh overlay
-				}
-				rescan(t)
-			}
-		}
+		m := &slotModel{g: g, irqs: g.interrupts(), free: g.freeSlots(), scontrol: true, unmasked: true, simp: true}
 		t.Repeat(map[string]func(*rapid.T){
-			"post": func(t *rapid.T) {
-				next++
-				msg := binary.LittleEndian.AppendUint32(nil, next)
-				err := g.p.Post(vmbusTarget, msg)
-				if scontrl && unmask && present && slot == nil {
-					require.NoError(t, err)
-					require.Equal(t, []interrupt{{0, vector}}, irqs.drain())
-					slot, wanted = msg, false
-					return
-				}
-				require.ErrorIs(t, err, synic.ErrSlotBusy)
-				wanted = true
-			},
-			"take": func(t *rapid.T) {
-				if !present {
-					t.Skip("the guest has no message page")
-				}
-				m, ok := synic.ReadSlot(g.messages[0], 2)
-				require.Equal(t, slot != nil, ok)
-				if !ok {
-					return
-				}
-				require.Equal(t, slot, m.Payload())
-				pending := synic.FreeSlot(g.messages[0], 2)
-				slot = nil
-				if wanted && scontrl && unmask {
-					require.True(t, pending, "nothing else would bring the next message")
-				}
-				if pending {
-					require.NoError(t, g.p.WriteMSR(0, synic.MSREOM, 0))
-					rescan(t)
-				}
-			},
-			"eom":      func(t *rapid.T) { require.NoError(t, g.p.WriteMSR(0, synic.MSREOM, 0)); rescan(t) },
-			"scontrol": toggle(&scontrl, synic.MSRSCONTROL, enable, 0),
-			"mask":     toggle(&unmask, synic.MSRSINT0+2, vector, masked),
-			"simp":     toggle(&present, synic.MSRSIMP, g.simp[0], g.simp[0]&^enable),
-			"":         func(t *rapid.T) { require.Empty(t, irqs.drain()); require.Empty(t, free.drain()) },
+			"post":     m.post,
+			"take":     m.take,
+			"eom":      m.eom,
+			"scontrol": m.toggle(&m.scontrol, synic.MSRSCONTROL, enable, 0),
+			"mask":     m.toggle(&m.unmasked, synic.MSRSINT0+2, vector, masked),
+			"simp":     m.toggle(&m.simp, synic.MSRSIMP, g.simp[0], g.simp[0]&^enable),
+			"":         func(t *rapid.T) { require.Empty(t, m.irqs.drain()); require.Empty(t, m.free.drain()) },
 		})
 	})
 }

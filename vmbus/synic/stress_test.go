@@ -3,6 +3,7 @@ package synic_test
 import (
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,62 @@ func TestSlotStress(t *testing.T) {
 		require.False(t, synic.SlotFull(g.messages[0], 2), "no message twice")
 		t.Logf("%d posts were refused on the way", refused)
 	})
+}
+
+// The race that the order of 9.5 is about, staged many times over: a post meets
+// a guest that is just freeing the slot. Either the post succeeds or the guest
+// is told to send an EOM; if neither, the message would wait for ever.
+func TestPostMeetsFree(t *testing.T) {
+	const rounds = 20_000
+	g := newGuest(t, 1)
+	require.NoError(t, g.p.Post(vmbusTarget, nil))
+	var start, ready atomic.Uint32
+	var pending bool
+	var guest sync.WaitGroup
+	guest.Go(func() {
+		for i := range uint32(rounds) {
+			awaitAtLeast(&start, i+1)
+			spin(&start, i%64) // the two delays sweep over the moments at which they can meet
+			pending = synic.FreeSlot(g.messages[0], 2)
+			ready.Store(i + 1)
+		}
+	})
+	var posted, refused int
+	for i := range uint32(rounds) {
+		start.Store(i + 1)
+		spin(&ready, i/64%64*16) // it takes the other side 200 ns to hear of the start
+		err := g.p.Post(vmbusTarget, nil)
+		awaitAtLeast(&ready, i+1)
+		switch {
+		case err == nil:
+			posted++
+			if !synic.SlotFull(g.messages[0], 2) {
+				require.NoError(t, g.p.Post(vmbusTarget, nil)) // it was freed as well
+			}
+		default:
+			refused++
+			require.True(t, pending, "round %d: refused, and nobody would ever say that the slot is free", i)
+			require.NoError(t, g.p.Post(vmbusTarget, nil))
+		}
+	}
+	guest.Wait()
+	t.Logf("%d posted, %d refused", posted, refused)
+}
+
+// awaitAtLeast spins, so that both sides of a race start together; it gives way
+// now and then in case there is only one processor.
+func awaitAtLeast(n *atomic.Uint32, want uint32) {
+	for spins := 1; n.Load() < want; spins++ {
+		if spins%4096 == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
+func spin(n *atomic.Uint32, times uint32) {
+	for range times {
+		n.Load()
+	}
 }
 
 // Several posters share a slot: each message arrives once, each poster's in
