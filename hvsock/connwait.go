@@ -108,8 +108,12 @@ func (h *half) setDeadline(t time.Time) bool {
 	if h.closed {
 		return false
 	}
-	if h.deadline.set(t, h.expire) {
+	expired, wait := h.deadline.set(t)
+	if expired {
 		h.wake()
+	}
+	if wait > 0 {
+		h.deadline.timer = time.AfterFunc(wait, h.expire)
 	}
 	return true
 }

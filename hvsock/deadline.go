@@ -3,34 +3,34 @@ package hvsock
 import "time"
 
 // A deadline is an absolute time after which calls fail, until it is set anew.
-// Whoever embeds it guards it with a lock, and passes set a function that takes
-// the lock and calls check. The zero deadline never expires.
+// Whoever embeds it guards it with a lock, and makes its timer when set asks for
+// one; the timer's function takes the lock and calls check. The zero deadline
+// never expires.
 type deadline struct {
 	at      time.Time
-	timer   *time.Timer // made by the first set that needs one, then reused
+	timer   *time.Timer // made once, then reused
 	expired bool
 }
 
 // set replaces the deadline and reports whether it has passed already. The zero
-// time means none. fire is always the same function.
-func (d *deadline) set(t time.Time, fire func()) (expired bool) {
+// time means none. If wait is not 0, the owner has to make the timer, to fire
+// after wait. (A function passed here to do so would be allocated each time.)
+func (d *deadline) set(t time.Time) (expired bool, wait time.Duration) {
+	d.stop()
 	d.at, d.expired = t, false
 	if t.IsZero() {
-		d.stop()
-		return false
+		return false, 0
 	}
 	left := time.Until(t)
-	if left <= 0 {
-		d.stop()
+	switch {
+	case left <= 0:
 		d.expired = true
-		return true
+		return true, 0
+	case d.timer == nil:
+		return false, left
 	}
-	if d.timer == nil {
-		d.timer = time.AfterFunc(left, fire)
-	} else {
-		d.timer.Reset(left)
-	}
-	return false
+	d.timer.Reset(left)
+	return false, 0
 }
 
 // check is called when the timer fires, and reports whether the deadline has
@@ -48,7 +48,7 @@ func (d *deadline) check() (expired bool) {
 	return true
 }
 
-// stop forgets the deadline's timer, not whether it has expired.
+// stop stops the timer; an expired deadline stays expired.
 func (d *deadline) stop() {
 	d.at = time.Time{}
 	if d.timer != nil {

@@ -147,7 +147,11 @@ func TestDeadlineStaleTimer(t *testing.T) {
 		set := func(at time.Time) bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return d.set(at, fire)
+			expired, wait := d.set(at)
+			if wait > 0 {
+				d.timer = time.AfterFunc(wait, fire)
+			}
+			return expired
 		}
 		now := time.Now()
 		require.False(t, set(now.Add(time.Second)))
