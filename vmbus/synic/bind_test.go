@@ -229,9 +229,8 @@ func TestUnbindUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			for !stop.Load() {
 				switch status := p.SignalEvent(0x2001); status {
-				case synic.StatusSuccess:
-				case synic.StatusInvalidConnectionID:
-					runtime.Gosched() // let the binder on
+				case synic.StatusSuccess, synic.StatusInvalidConnectionID:
+					runtime.Gosched() // let the binder have its turn
 				default:
 					t.Errorf("status %v", status)
 					return

@@ -71,7 +71,7 @@ func TestSlotStress(t *testing.T) {
 // a guest that is just freeing the slot. Either the post succeeds or the guest
 // is told to send an EOM; if neither, the message would wait for ever.
 func TestPostMeetsFree(t *testing.T) {
-	const rounds = 20_000
+	const rounds = 10_000
 	g := newGuest(t, 1)
 	require.NoError(t, g.p.Post(vmbusTarget, nil))
 	var start, ready atomic.Uint32
@@ -111,7 +111,7 @@ func TestPostMeetsFree(t *testing.T) {
 // now and then in case there is only one processor.
 func awaitAtLeast(n *atomic.Uint32, want uint32) {
 	for spins := 1; n.Load() < want; spins++ {
-		if spins%4096 == 0 {
+		if spins%1024 == 0 {
 			runtime.Gosched()
 		}
 	}
