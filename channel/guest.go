@@ -16,10 +16,11 @@ const (
 	Dropping                       // as GuestOpening, but nobody wants the channel any more
 	GuestOpen                      // running
 	Unsharing                      // GPADLTeardown sent, the pages are still the host's
+	Unreserving                    // CloseReservedChannel sent
 )
 
 func (s GuestState) String() string {
-	return [...]string{"Idle", "Sharing", "Abandoning", "Opening", "Dropping", "Open", "Unsharing"}[s]
+	return [...]string{"Idle", "Sharing", "Abandoning", "Opening", "Dropping", "Open", "Unsharing", "Unreserving"}[s]
 }
 
 // GuestEvent moves a channel in the guest.
@@ -35,10 +36,14 @@ const (
 	OpenRefused                     // OpenResult(failure)
 	Torndown                        // GPADLTorndown
 	Rescinds                        // RescindChannelOffer
+	Unreserves                      // the driver closes a reserved channel
+	Unreserved                      // CloseReservedChannelResponse, the channel stays offered
+	HostForgets                     // the same, and the host has dropped the channel and its pages
 )
 
 func (e GuestEvent) String() string {
-	return [...]string{"Opens", "Closes", "Created", "CreateRefused", "Opened", "OpenRefused", "Torndown", "Rescinds"}[e]
+	return [...]string{"Opens", "Closes", "Created", "CreateRefused", "Opened", "OpenRefused", "Torndown", "Rescinds",
+		"Unreserves", "Unreserved", "HostForgets"}[e]
 }
 
 // GuestTransitions is the guest's life of a ring. A rescind ends a pending open
@@ -47,8 +52,8 @@ func (e GuestEvent) String() string {
 // open after a rescind until its driver closes it.
 var GuestTransitions = fsm.Table[GuestState, GuestEvent]{
 	Name:   "guest channel",
-	States: []GuestState{Idle, Sharing, Abandoning, GuestOpening, Dropping, GuestOpen, Unsharing},
-	Events: []GuestEvent{Opens, Closes, Created, CreateRefused, Opened, OpenRefused, Torndown, Rescinds},
+	States: []GuestState{Idle, Sharing, Abandoning, GuestOpening, Dropping, GuestOpen, Unsharing, Unreserving},
+	Events: []GuestEvent{Opens, Closes, Created, CreateRefused, Opened, OpenRefused, Torndown, Rescinds, Unreserves, Unreserved, HostForgets},
 	Edges: map[fsm.Edge[GuestState, GuestEvent]]GuestState{
 		{From: Idle, On: Opens}:               Sharing,
 		{From: Idle, On: Rescinds}:            Idle,
@@ -70,5 +75,11 @@ var GuestTransitions = fsm.Table[GuestState, GuestEvent]{
 		{From: GuestOpen, On: Rescinds}:       GuestOpen,
 		{From: Unsharing, On: Torndown}:       Idle,
 		{From: Unsharing, On: Rescinds}:       Unsharing,
+		{From: GuestOpening, On: Unreserves}:  Unreserving, // the OpenResult may be lost
+		{From: GuestOpen, On: Unreserves}:     Unreserving,
+		{From: Unreserving, On: Unreserves}:   Unreserving, // so may the answer to this
+		{From: Unreserving, On: Unreserved}:   Unsharing,
+		{From: Unreserving, On: HostForgets}:  Idle,
+		{From: Unreserving, On: Rescinds}:     Unsharing,
 	},
 }

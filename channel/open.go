@@ -15,11 +15,19 @@ const (
 	ClosingReopen             // as Closing, and the guest asked to open again
 	OpeningReleased           // the guest is gone, the open is still pending
 	ClosingReleased           // the guest is gone, the close is still pending
+	OpeningReserved           // as Opening, for a channel that outlives the connection
+	OpenReserved              // as Open: only CloseReservedChannel or a reset ends it
+	ClosingReserved           // as Closing: CloseReservedChannelResponse follows
 )
 
 func (s OpenState) String() string {
-	return [...]string{"Closed", "Opening", "Open", "Closing", "ClosingReopen", "OpeningReleased", "ClosingReleased"}[s]
+	return [...]string{"Closed", "Opening", "Open", "Closing", "ClosingReopen", "OpeningReleased", "ClosingReleased",
+		"OpeningReserved", "OpenReserved", "ClosingReserved"}[s]
 }
+
+// Reserved reports whether the channel survives unload and reconnect
+// (vmbus-control.md 3.13).
+func (s OpenState) Reserved() bool { return s >= OpeningReserved && s <= ClosingReserved }
 
 // OpenEvent moves a channel between open and close.
 type OpenEvent uint8
@@ -34,18 +42,23 @@ const (
 	GuestGone   // released, unloaded or disconnected
 	MachineGone // VM reset: the device's late answers are ignored
 	Withdrawn   // the host revoked the offer; the device is being removed
+	GuestReserves
+	GuestUnreserves
 )
 
 func (e OpenEvent) String() string {
-	return [...]string{"GuestOpens", "GuestCloses", "DeviceOpens", "DeviceRefuses", "DeviceCloses", "GuestGone", "MachineGone", "Withdrawn"}[e]
+	return [...]string{"GuestOpens", "GuestCloses", "DeviceOpens", "DeviceRefuses", "DeviceCloses", "GuestGone", "MachineGone", "Withdrawn",
+		"GuestReserves", "GuestUnreserves"}[e]
 }
 
 // OpenTransitions is the open lifecycle on the host. There is no reply to
 // CloseChannel, so a reopen may overtake the device's close.
 var OpenTransitions = fsm.Table[OpenState, OpenEvent]{
-	Name:   "host channel",
-	States: []OpenState{Closed, Opening, Open, Closing, ClosingReopen, OpeningReleased, ClosingReleased},
-	Events: []OpenEvent{GuestOpens, GuestCloses, DeviceOpens, DeviceRefuses, DeviceCloses, GuestGone, MachineGone, Withdrawn},
+	Name: "host channel",
+	States: []OpenState{Closed, Opening, Open, Closing, ClosingReopen, OpeningReleased, ClosingReleased,
+		OpeningReserved, OpenReserved, ClosingReserved},
+	Events: []OpenEvent{GuestOpens, GuestCloses, DeviceOpens, DeviceRefuses, DeviceCloses, GuestGone, MachineGone, Withdrawn,
+		GuestReserves, GuestUnreserves},
 	Edges: map[fsm.Edge[OpenState, OpenEvent]]OpenState{
 		{From: Closed, On: GuestOpens}:             Opening,
 		{From: Closed, On: GuestGone}:              Closed,
@@ -78,5 +91,19 @@ var OpenTransitions = fsm.Table[OpenState, OpenEvent]{
 		{From: ClosingReleased, On: GuestGone}:     ClosingReleased,
 		{From: ClosingReleased, On: MachineGone}:   ClosingReleased,
 		{From: ClosingReleased, On: Withdrawn}:     Closed,
+		{From: Closed, On: GuestReserves}:          OpeningReserved,
+		{From: OpeningReserved, On: DeviceOpens}:   OpenReserved,
+		{From: OpeningReserved, On: DeviceRefuses}: Closed,
+		{From: OpeningReserved, On: GuestGone}:     OpeningReserved, // it outlives the connection
+		{From: OpeningReserved, On: MachineGone}:   Closed,
+		{From: OpeningReserved, On: Withdrawn}:     Closed,
+		{From: OpenReserved, On: GuestUnreserves}:  ClosingReserved,
+		{From: OpenReserved, On: GuestGone}:        OpenReserved,
+		{From: OpenReserved, On: MachineGone}:      ClosingReleased,
+		{From: OpenReserved, On: Withdrawn}:        Closed,
+		{From: ClosingReserved, On: DeviceCloses}:  Closed,
+		{From: ClosingReserved, On: GuestGone}:     ClosingReserved,
+		{From: ClosingReserved, On: MachineGone}:   ClosingReleased,
+		{From: ClosingReserved, On: Withdrawn}:     Closed,
 	},
 }

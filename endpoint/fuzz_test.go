@@ -21,6 +21,7 @@ func FuzzHostMessages(f *testing.F) {
 		&vmbus.CloseChannel{Channel: 1}, &vmbus.GPADLTeardown{Channel: 1, GPADL: 1}, &vmbus.RelIDReleased{Channel: 1},
 		&vmbus.TLConnectRequest{Endpoint: vmbus.GUID{1}, Service: vmbus.GUID{2}}, &vmbus.ModifyChannel{Channel: 1},
 		&vmbus.InitiateContact{Version: vmbus.Copper}, &vmbus.Unload{}, &vmbus.Pause{}, &vmbus.Resume{},
+		&vmbus.OpenReservedChannel{Channel: 1, Ring: 1, HostOffset: 2}, &vmbus.CloseReservedChannel{Channel: 1},
 	} {
 		b := vmbus.Append(nil, m)
 		f.Add(append([]byte{byte(len(b))}, b...))

@@ -37,6 +37,8 @@ type OpenParams struct {
 	HostOffset uint32   // first page of the host-to-guest ring
 	TargetVP   uint32
 	UserData   vmbus.UserData
+	// Reserved makes the channel a reserved one, from version 4.0.
+	Reserved *ReservedTarget
 }
 
 // A Guest is the guest core of a bus.
@@ -63,6 +65,7 @@ type guestChannel struct {
 	state channel.GuestState
 	ring  vmbus.GPADLID
 	open  OpenParams
+	stale bool // the host forgets the reserved channel when it closes
 }
 
 // NewGuest returns a core that waits for Connect.
@@ -181,9 +184,15 @@ func (g *Guest) Receive(payload []byte) error {
 	if g.state == GuestConnecting && len(g.versions) > 0 {
 		n = vmbus.Negotiated{Version: g.versions[0], Features: vmbus.AllFeatures}
 	}
+	if n.Version < vmbus.Win10 && g.anySurvives() {
+		n.Version = vmbus.Win10 // where reserved channels begin
+	}
 	m, _, err := vmbus.ParseFrom(vmbus.HostToGuest, payload, n)
 	if err != nil {
 		return err
+	}
+	if g.aboutReserved(m) {
+		return g.dispatch(m)
 	}
 	switch g.state {
 	case GuestDisconnected:
@@ -222,6 +231,8 @@ func (g *Guest) dispatch(m vmbus.Message) error {
 		return g.gpadlCreated(*m)
 	case *vmbus.OpenResult:
 		return g.openResult(*m)
+	case *vmbus.CloseReservedChannelResponse:
+		return g.reservedClosed(m.Channel)
 	case *vmbus.GPADLTorndown:
 		return g.gpadlTorndown(*m)
 	case *vmbus.TLConnectResult:
@@ -326,6 +337,9 @@ func (g *Guest) end(err error) {
 // endChannels tells the driver of every channel that it is over.
 func (g *Guest) endChannels() {
 	for _, id := range slices.Sorted(maps.Keys(g.channels)) {
+		if g.channels[id].survives() {
+			continue
+		}
 		switch g.channels[id].state {
 		case channel.GuestOpen:
 			g.emit(OfferRescinded{id})
@@ -335,18 +349,24 @@ func (g *Guest) endChannels() {
 	}
 }
 
-// forgetAll empties every table. The ring pages are free only if the host has
-// let go of them; otherwise nobody may ever use them again.
+// forgetAll empties every table; reserved channels stay unless the host is lost.
+// The ring pages are free only if the host has let go of them; otherwise nobody
+// may ever use them again.
 func (g *Guest) forgetAll(letGo bool) {
 	for _, id := range slices.Sorted(maps.Keys(g.channels)) {
-		if letGo && g.channels[id].state != channel.Idle {
+		c := g.channels[id]
+		if letGo && c.survives() {
+			c.stale = true
+			continue
+		}
+		if letGo && c.state != channel.Idle {
 			g.emit(RingFree{id})
 		}
+		delete(g.channels, id)
+		delete(g.rings, c.ring)
+		_ = g.catalogue.Release(id) // it is known: it has a channel
 		g.emit(ChannelReleased{id})
 	}
-	clear(g.channels)
-	clear(g.rings)
-	g.catalogue.Clear()
 	g.negotiated = vmbus.Negotiated{}
 	g.out.clear()
 }

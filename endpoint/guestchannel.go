@@ -24,6 +24,9 @@ func (e *OpenError) Error() string {
 // offer handles OfferChannel. An id out of range or in use contradicts the
 // guest's own table: the connection ends in order (faults.md GC-21).
 func (g *Guest) offer(m vmbus.OfferChannel) error {
+	if c := g.channels[m.Channel]; c != nil && c.stale {
+		g.forgetReserved(m.Channel, c) // its close was answered and the answer lost
+	}
 	item, err := g.catalogue.Offer(m)
 	if err != nil {
 		g.end(err)
@@ -48,7 +51,7 @@ func (g *Guest) rescind(id vmbus.ChannelID) error {
 	case channel.Sharing, channel.GuestOpening:
 		g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
 	}
-	if was == channel.GuestOpening || was == channel.Dropping {
+	if was == channel.GuestOpening || was == channel.Dropping || was == channel.Unreserving {
 		g.unshare(c)
 	}
 	g.release(c)
@@ -61,6 +64,9 @@ func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	c := g.channels[id]
 	if c == nil || c.item.Rescinded() {
 		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
+	}
+	if p.Reserved != nil && g.negotiated.Version < vmbus.Win10 {
+		return fmt.Errorf("endpoint: VMBus %v has no reserved channels, 4.0 is needed: %w", g.negotiated.Version, vmbus.ErrState)
 	}
 	ring := g.nextGPADL
 	messages, err := channel.Announce(id, ring, channel.Range{ByteCount: uint32(len(p.PFNs)) * 4096, PFNs: p.PFNs})
@@ -109,6 +115,12 @@ func (g *Guest) gpadlCreated(m vmbus.GPADLCreated) error {
 
 func (g *Guest) postOpen(c *guestChannel) {
 	o := c.item.Offer
+	if r := c.open.Reserved; r != nil {
+		g.post(&vmbus.OpenReservedChannel{
+			Channel: o.Channel, TargetVP: r.VP, TargetSINT: uint32(r.SINT), Ring: c.ring, HostOffset: c.open.HostOffset,
+		})
+		return
+	}
 	m := vmbus.OpenChannel{
 		Channel: o.Channel, OpenID: uint32(o.Channel), Ring: c.ring,
 		TargetVP: c.open.TargetVP, HostOffset: c.open.HostOffset, UserData: c.open.UserData,
@@ -120,9 +132,17 @@ func (g *Guest) postOpen(c *guestChannel) {
 	g.post(&vmbus.OpenChannel2{OpenChannel: m, ConnectionID: o.ConnectionID, EventFlag: uint16(o.Channel)})
 }
 
+// openID is what the answer to an open must carry.
+func (c *guestChannel) openID() uint32 {
+	if c.open.Reserved != nil {
+		return 0
+	}
+	return uint32(c.item.Offer.Channel)
+}
+
 func (g *Guest) openResult(m vmbus.OpenResult) error {
 	c := g.channels[m.Channel]
-	if c == nil || m.OpenID != uint32(m.Channel) {
+	if c == nil || m.OpenID != c.openID() {
 		return &DropError{Message: vmbus.TypeOpenResult, Channel: m.Channel, Reason: "no such open is waiting"}
 	}
 	wanted := c.state == channel.GuestOpening
@@ -153,6 +173,9 @@ func (g *Guest) openResult(m vmbus.OpenResult) error {
 // vmbus.ErrState.
 func (g *Guest) Close(id vmbus.ChannelID) error {
 	c := g.channels[id]
+	if c != nil && c.survives() && !c.item.Rescinded() {
+		return g.closeReserved(id, c)
+	}
 	if c == nil || g.state == GuestUnloading { // the unload closes everything
 		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
 	}

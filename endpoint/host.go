@@ -59,6 +59,8 @@ type hostChannel struct {
 	reopen  *vmbus.OpenChannel2 // waits in ClosingReopen
 	pending Token               // open or close the device is working on
 	modify  Token               // ModifyChannel the device is working on
+	reply   target              // where answers about a reserved channel go
+	stale   bool                // reserved by a connection that is over, or that never asked for offers
 	// nextVP is the newest target asked for while modify is pending, before
 	// version 5.3 (vmbus-control.md 7.3).
 	nextVP *uint32
@@ -161,7 +163,10 @@ func (h *Host) Receive(port uint32, payload []byte) error {
 	if m.Type() == vmbus.TypeInitiateContact {
 		return h.receiveContact(port, m)
 	}
-	if h.state != Negotiated && h.state != OffersSent {
+	if m, ok := m.(*vmbus.CloseReservedChannel); ok && !h.paused {
+		return h.closeReserved(*m)
+	}
+	if !h.connected() {
 		return &DropError{Message: m.Type(), Reason: "the connection is " + h.state.String()}
 	}
 	if h.paused && m.Type() != vmbus.TypeResume && m.Type() != vmbus.TypeUnload {
@@ -190,6 +195,8 @@ func (h *Host) dispatch(m vmbus.Message, tail []byte) error {
 		return h.relIDReleased(m.Channel)
 	case *vmbus.ModifyChannel:
 		return h.modifyChannel(*m)
+	case *vmbus.OpenReservedChannel:
+		return h.openReserved(*m)
 	case *vmbus.TLConnectRequest:
 		return h.socketRequest(*m, vmbus.GUID{})
 	case *vmbus.TLConnectRequest2:
@@ -208,7 +215,6 @@ func (h *Host) dispatch(m vmbus.Message, tail []byte) error {
 		h.disconnect(Unloads, nextAction{kind: thenUnloadComplete})
 		return nil
 	}
-	// Reserved channels (18, 19) are optional: vmbus-control.md 12, row 30.
 	return &DropError{Message: m.Type(), Reason: "this host does not serve it"}
 }
 
@@ -289,6 +295,9 @@ func (h *Host) visibleFlags(f vmbus.OfferFlags) vmbus.OfferFlags {
 	return f
 }
 
+// connected reports whether a guest is there to talk to.
+func (h *Host) connected() bool { return h.state == Negotiated || h.state == OffersSent }
+
 // EventConnection is the connection id on which the guest signals channel id:
 // channel, SINT and VTL 0 in one number, as OpenVMM builds it
 // (vmbus-control.md 1.4).
@@ -309,9 +318,13 @@ func (h *Host) Revoke(id OfferID) error {
 	if c.entry.ID != 0 {
 		h.revokeGPADLs(c)
 	}
-	ch := c.entry.ID
 	if h.table.Revoke(c.entry) {
-		h.send(&vmbus.RescindChannelOffer{Channel: ch})
+		if h.connected() {
+			h.send(&vmbus.RescindChannelOffer{Channel: c.entry.ID})
+		} else { // it was reserved: nobody is there to rescind it from
+			h.releaseGPADLs(c)
+			h.table.Hide(c.entry)
+		}
 	}
 	if c.entry.State() == offers.Gone {
 		h.forget(c)

@@ -72,8 +72,12 @@ func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, e
 }
 
 func (h *Host) refuseOpen(c *hostChannel, status uint32) {
-	h.send(&vmbus.OpenResult{Channel: c.entry.ID, OpenID: c.openID, Status: status})
+	h.openResult(c, status)
+	reserved := c.open.Reserved()
 	_ = c.move(channel.DeviceRefuses) // c is Opening: the edge exists
+	if reserved {
+		h.unreserved(c)
+	}
 }
 
 // OpenDone answers OpenDevice: status 0 opens the channel, anything else, a
@@ -85,12 +89,12 @@ func (h *Host) OpenDone(t Token, status uint32) {
 	}
 	c := op.channel
 	c.pending = 0
-	if c.open == channel.Opening {
+	if c.open == channel.Opening || c.open == channel.OpeningReserved {
 		if status != vmbus.StatusSuccess {
 			h.refuseOpen(c, status)
 			return
 		}
-		h.send(&vmbus.OpenResult{Channel: c.entry.ID, OpenID: c.openID})
+		h.openResult(c, status)
 		_ = c.move(channel.DeviceOpens)
 		return
 	}
@@ -136,7 +140,13 @@ func (h *Host) CloseDone(t Token) {
 	}
 	c := op.channel
 	c.pending = 0
+	reserved := c.open.Reserved()
 	if c.move(channel.DeviceCloses) != nil {
+		return
+	}
+	if reserved {
+		h.direct(c.reply, &vmbus.CloseReservedChannelResponse{Channel: c.entry.ID})
+		h.unreserved(c)
 		return
 	}
 	if c.open == channel.Opening {
@@ -164,7 +174,7 @@ func (h *Host) relIDReleased(id vmbus.ChannelID) error {
 	}
 	// While the device works on an open the guest may not let go; nor of an
 	// open channel (vmbus-control.md 5.2).
-	if c.open == channel.Opening || c.open == channel.Open || c.open == channel.ClosingReopen {
+	if c.open == channel.Opening || c.open == channel.Open || c.open == channel.ClosingReopen || c.open.Reserved() {
 		return &DropError{Message: vmbus.TypeRelIDReleased, Channel: id, Reason: "the channel is " + c.open.String()}
 	}
 	h.releaseGPADLs(c)
@@ -195,7 +205,7 @@ func (h *Host) releaseOpen(c *hostChannel, on channel.OpenEvent) {
 			h.cancel(c)
 		}
 	case channel.ClosingReleased:
-		if was == channel.Open {
+		if was == channel.Open || was == channel.OpenReserved {
 			h.closeDevice(c)
 		}
 		h.busy[c] = struct{}{}

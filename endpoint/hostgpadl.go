@@ -9,9 +9,13 @@ import (
 // gpadlHeader handles GPADLHeader: whatever can be refused is answered
 // (vmbus-control.md 4.3).
 func (h *Host) gpadlHeader(m vmbus.GPADLHeader, tail []byte) error {
-	if h.table.Lookup(m.Channel) == nil {
+	c, err := h.lookup(vmbus.TypeGPADLHeader, m.Channel)
+	if err == nil && c.open.Reserved() {
+		err = &DropError{Message: vmbus.TypeGPADLHeader, Channel: m.Channel, Reason: "the channel is reserved"}
+	}
+	if err != nil {
 		h.gpadlCreated(m.Channel, m.GPADL, vmbus.StatusFailure)
-		return &DropError{Message: vmbus.TypeGPADLHeader, Channel: m.Channel, Reason: "the guest was not offered this id"}
+		return err
 	}
 	g, err := h.gpadls.Begin(m, vmbus.Words(tail))
 	if err != nil {
@@ -59,7 +63,9 @@ func (h *Host) gpadlGrown(g *channel.GPADL) {
 }
 
 func (h *Host) gpadlCreated(ch vmbus.ChannelID, id vmbus.GPADLID, status uint32) {
-	h.send(&vmbus.GPADLCreated{Channel: ch, GPADL: id, Status: status})
+	if h.connected() { // a reserved channel's device may answer later than that
+		h.send(&vmbus.GPADLCreated{Channel: ch, GPADL: id, Status: status})
+	}
 }
 
 // GPADLDone answers AddGPADL: status 0 accepts.
@@ -93,6 +99,9 @@ func (h *Host) gpadlTeardown(m vmbus.GPADLTeardown) error {
 	c, err := h.lookup(vmbus.TypeGPADLTeardown, m.Channel)
 	if err != nil {
 		return err
+	}
+	if c.open.Reserved() {
+		return &DropError{Message: vmbus.TypeGPADLTeardown, Channel: m.Channel, Reason: "the channel is reserved"}
 	}
 	g := h.gpadls.Lookup(m.Channel, m.GPADL)
 	if g == nil {

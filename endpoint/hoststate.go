@@ -112,10 +112,14 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {
 		c := h.channels[id]
+		if c.open.Reserved() && on != MachineResets {
+			c.stale = true
+			continue
+		}
 		h.releaseGPADLs(c)
 		h.releaseOpen(c, event)
 	}
-	h.table.Disconnect()
+	h.table.Disconnect(func(e *offers.Entry) bool { return h.byEntry[e].open.Reserved() })
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {
 		if c := h.channels[id]; c.entry.State() == offers.Gone {
 			h.forget(c)
@@ -130,7 +134,7 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 
 // drained goes on with a disconnect when no device and no GPADL is left.
 func (h *Host) drained() {
-	if h.state == Disconnecting && len(h.busy) == 0 && h.gpadls.Len() == 0 && !h.resetting {
+	if h.state == Disconnecting && len(h.busy) == 0 && !h.resetting && h.gpadls.Len() == h.keptGPADLs() {
 		h.resetting = true
 		h.emit(ResetConnection{})
 	}

@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,25 +19,21 @@ func TestScript(t *testing.T) {
 	dir := filepath.Join(golden.Root(t), "testdata", "scenario")
 	datadriven.Walk(t, dir, func(t *testing.T, path string) {
 		w := newWorld()
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
 			w.trace.Reset()
-			arg := func(key, def string) string {
-				for _, a := range d.CmdArgs {
-					if a.Key == key && len(a.Vals) == 1 {
-						return a.Vals[0]
-					}
-				}
-				return def
-			}
+			d := directive{td}
 			if d.Cmd == "world" {
-				w = configure(t, arg)
+				w = configure(t, d)
 				return ""
 			}
-			if err := w.do(d, arg); err != nil {
+			if err := w.do(d); err != nil {
 				w.log("error: %v", err)
 			}
-			if arg("then", "run") == "run" { // "stop" leaves what is in flight in flight
+			if d.text("then", "run") == "run" {
 				w.run()
+			}
+			if d.has("quiet") {
+				return ""
 			}
 			return w.trace.String()
 		})
@@ -46,9 +41,9 @@ func TestScript(t *testing.T) {
 }
 
 // configure builds a world from the arguments of a "world" directive.
-func configure(t *testing.T, arg func(string, string) string) *world {
+func configure(t *testing.T, d directive) *world {
 	version := func(key string) vmbus.Version {
-		s := arg(key, "")
+		s := d.text(key, "")
 		if s == "" {
 			return 0
 		}
@@ -56,9 +51,10 @@ func configure(t *testing.T, arg func(string, string) string) *world {
 		require.NoError(t, err)
 		return v
 	}
-	guest := GuestOptions{SkipTeardown: arg("profile", "") == "linux"}
-	_, err := fmt.Sscan(arg("features", "0"), &guest.Features)
-	require.NoError(t, err)
+	guest := GuestOptions{
+		SkipTeardown: d.text("profile", "") == "linux",
+		Features:     vmbus.Features(d.num("features", 0)),
+	}
 	if v := version("guest"); v != 0 {
 		guest.Versions = []vmbus.Version{v}
 	}
@@ -67,10 +63,11 @@ func configure(t *testing.T, arg func(string, string) string) *world {
 		guest.Versions = guest.Versions[:slices.Index(guest.Versions, v)+1]
 		slices.Reverse(guest.Versions)
 	}
-	return &world{
-		host:  NewHost(HostOptions{MaxVersion: version("max"), ReportSetupFailure: arg("setup-failure", "") == "openvmm"}),
-		guest: NewGuest(guest),
+	host := HostOptions{
+		MaxVersion:         version("max"),
+		ReportSetupFailure: d.text("setup-failure", "") == "openvmm",
 	}
+	return &world{raw: d.has("raw"), host: NewHost(host), guest: NewGuest(guest)}
 }
 
 // TestTables holds the full state x event matrices.

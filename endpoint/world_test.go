@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cockroachdb/datadriven"
 	"github.com/google/uuid"
-	"github.com/hvlab/hvlab/channel"
-	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -20,6 +17,8 @@ type world struct {
 	guest  *Guest
 	trace  strings.Builder
 	manual bool
+	lossy  bool // the slot of a direct message is always busy
+	raw    bool // there is no guest core: a scenario writes the guest's messages itself
 	toHost []Posting
 	toMe   [][]byte // host to guest
 	asked  []Action // device requests waiting for "device ..."
@@ -46,7 +45,9 @@ func (w *world) step() bool {
 		b := vmbus.Append(nil, m.Message)
 		w.logMessage("host>guest", m.Message, "")
 		w.host.MessageSent()
-		w.toMe = append(w.toMe, b)
+		if !w.raw {
+			w.toMe = append(w.toMe, b)
+		}
 		return true
 	}
 	if m, ok := w.guest.NextMessage(); ok {
@@ -151,7 +152,7 @@ func (w *world) hostAction(a Action) {
 		w.dialed = append(w.dialed, a)
 		return
 	case OpenDevice:
-		w.log("device %d: open channel=%d rings=%d+%d vp=%d", a.Offer, a.Request.Channel, len(a.Request.ToHost), len(a.Request.ToGuest), a.Request.TargetVP)
+		w.logOpen(a)
 	case AddGPADL:
 		w.log("device %d: pages gpadl=%#x ranges=%d", a.Offer, uint32(a.GPADL), len(a.Ranges))
 	case DropGPADL:
@@ -168,12 +169,24 @@ func (w *world) hostAction(a Action) {
 		w.log("host: reset finished")
 	case SendDirect:
 		w.logMessage(fmt.Sprintf("host>guest (vp %d, sint %d)", a.VP, a.SINT), a.Message, "")
+		if _, version := a.Message.(*vmbus.VersionResponse); !version && !w.raw && !w.lossy { // that SINT is nobody's
+			w.toMe = append(w.toMe, vmbus.Append(nil, a.Message))
+		}
 	}
 	if w.manual {
 		w.asked = append(w.asked, a)
 		return
 	}
 	w.answer(a, vmbus.StatusSuccess)
+}
+
+func (w *world) logOpen(a OpenDevice) {
+	r := a.Request
+	vp := fmt.Sprintf("vp=%d", r.TargetVP)
+	if r.NoInterrupt {
+		vp = "polled"
+	}
+	w.log("device %d: open channel=%d rings=%d+%d %s", a.Offer, r.Channel, len(r.ToHost), len(r.ToGuest), vp)
 }
 
 // answer is the device's answer to a.
@@ -232,90 +245,14 @@ func (w *world) usage() string {
 
 // open opens channel ch over pages ring pages each way.
 func (w *world) open(ch vmbus.ChannelID, pages int) error {
+	return w.openWith(ch, pages, OpenParams{})
+}
+
+func (w *world) openWith(ch vmbus.ChannelID, pages int, p OpenParams) error {
 	pfns := make([]uint64, 2*pages)
 	for i := range pfns {
 		pfns[i] = uint64(0x1000 + 7*i)
 	}
-	return w.guest.Open(ch, OpenParams{PFNs: pfns, HostOffset: uint32(pages)})
-}
-
-// do carries out one directive of a scenario file.
-func (w *world) do(d *datadriven.TestData, arg func(string, string) string) error {
-	num := func(key, def string) uint64 {
-		var n uint64
-		_, err := fmt.Sscan(arg(key, def), &n)
-		if err != nil {
-			panic(fmt.Sprintf("%s: %s: %v", d.Pos, key, err))
-		}
-		return n
-	}
-	ch := vmbus.ChannelID(num("channel", "0"))
-	switch d.Cmd {
-	case "publish":
-		o := offers.Offer{Key: offers.Key{Interface: guid(arg("interface", "00000001")), Instance: guid(arg("instance", "00000002"))}}
-		id, err := w.host.Publish(o)
-		if err == nil {
-			w.log("host: offer %d", id)
-		}
-		return err
-	case "publish-socket":
-		_, err := w.host.Publish(SocketOffer(guid(arg("service", "")), guid(arg("endpoint", "")), true, vmbus.Iron))
-		return err
-	case "revoke":
-		return w.host.Revoke(OfferID(num("offer", "1")))
-	case "connect":
-		return w.guest.Connect()
-	case "dial":
-		return w.guest.RequestSocket(guid(arg("service", "")), guid(arg("endpoint", "")))
-	case "accept", "refuse":
-		r := w.dialed[0]
-		w.dialed = w.dialed[1:]
-		if d.Cmd == "refuse" {
-			w.host.RefuseSocket(r.Endpoint, r.Service)
-			return nil
-		}
-		_, err := w.host.AcceptSocket(r.Endpoint, r.Service)
-		return err
-	case "open":
-		return w.open(ch, int(num("pages", fmt.Sprint(channel.DefaultRingPages))))
-	case "close":
-		return w.guest.Close(ch)
-	case "unload":
-		return w.guest.Unload()
-	case "reset":
-		w.host.Reset()
-	case "device":
-		w.manual = arg("answer", "auto") == "manual"
-	case "answer": // the device answers its oldest request
-		a := w.asked[0]
-		w.asked = w.asked[1:]
-		w.answer(a, uint32(num("status", "0")))
-	case "post": // raw bytes of a hostile guest
-		return w.raw(d.Input, func(b []byte) error { return w.host.Receive(uint32(num("port", "1")), b) })
-	case "deliver": // raw bytes of a hostile host
-		return w.raw(d.Input, w.guest.Receive)
-	case "usage":
-		w.log("%s", w.usage())
-	case "run":
-	default:
-		return fmt.Errorf("unknown directive %s", d.Cmd)
-	}
-	return nil
-}
-
-// raw hands each line of hexadecimal input, spaces and comments aside, to
-// receive.
-func (w *world) raw(input string, receive func([]byte) error) error {
-	for line := range strings.Lines(input) {
-		line, _, _ = strings.Cut(line, "#")
-		b, err := hex.DecodeString(strings.Join(strings.Fields(line), ""))
-		if err != nil {
-			return err
-		}
-		if err := receive(b); err != nil {
-			w.log("drops: %v", err)
-		}
-		w.run()
-	}
-	return nil
+	p.PFNs, p.HostOffset = pfns, uint32(pages)
+	return w.guest.Open(ch, p)
 }

@@ -197,12 +197,20 @@ func (t *HostTable) Release(e *Entry) (reoffer bool, err error) {
 }
 
 // Disconnect hides every offer and frees every id; rescinded ones disappear.
-func (t *HostTable) Disconnect() {
+// Entries for which keep is true stay as they are: reserved channels.
+func (t *HostTable) Disconnect(keep func(*Entry) bool) {
 	for _, e := range t.byKey {
-		t.dropID(e)
-		if e.move(Disconnects) == nil && e.state == Gone {
-			t.remove(e)
+		if !keep(e) {
+			t.Hide(e)
 		}
+	}
+}
+
+// Hide does to e alone what Disconnect does.
+func (t *HostTable) Hide(e *Entry) {
+	t.dropID(e)
+	if e.move(Disconnects) == nil && e.state == Gone {
+		t.remove(e)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestDisconnect(t *testing.T) {
 	table := NewHostTable()
 	keeps, revoked := publish(t, table, offer(1)), publish(t, table, offer(2))
 	table.Revoke(revoked)
-	table.Disconnect()
+	table.Disconnect(func(*Entry) bool { return false })
 	n, ids := table.Len()
 	require.Equal(t, 1, n, "a rescinded offer is gone with the connection")
 	require.Zero(t, ids)

@@ -1,0 +1,88 @@
+package endpoint
+
+import (
+	"fmt"
+
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// A ReservedTarget is where a guest polls for the answers about a reserved
+// channel: a channel without interrupts that survives unload and reconnect, for
+// firmware and crash dumps. Source: vmbus-control.md 3.13.
+type ReservedTarget struct {
+	VP   uint32
+	SINT uint8
+}
+
+// survives reports whether c outlives the connection: the host has been asked
+// to reserve it.
+func (c *guestChannel) survives() bool {
+	return c.open.Reserved != nil && (c.state == channel.GuestOpening || c.state == channel.GuestOpen || c.state == channel.Unreserving)
+}
+
+// anySurvives reports whether a reserved channel is left.
+func (g *Guest) anySurvives() bool {
+	for _, c := range g.channels {
+		if c.survives() {
+			return true
+		}
+	}
+	return false
+}
+
+// aboutReserved reports whether m is an answer about a reserved channel, which
+// comes in every state of the connection.
+func (g *Guest) aboutReserved(m vmbus.Message) bool {
+	switch m := m.(type) {
+	case *vmbus.CloseReservedChannelResponse:
+		return true
+	case *vmbus.OpenResult:
+		c := g.channels[m.Channel]
+		return c != nil && c.survives()
+	}
+	return false
+}
+
+// closeReserved asks the host to close a reserved channel, connected or not. An
+// answer may be lost, so asking again is legal.
+func (g *Guest) closeReserved(id vmbus.ChannelID, c *guestChannel) error {
+	if g.state == GuestUnloading {
+		return fmt.Errorf("endpoint: the guest is unloading: %w", vmbus.ErrState)
+	}
+	if err := c.move(channel.Unreserves); err != nil {
+		return callerError(err)
+	}
+	// Without RequestOffers in this connection the host lets go of everything
+	// about the channel; otherwise it stays offered.
+	c.stale = g.state != GuestRequesting && g.state != GuestConnected
+	g.post(&vmbus.CloseReservedChannel{Channel: id, TargetVP: c.open.Reserved.VP, TargetSINT: uint32(c.open.Reserved.SINT)})
+	return nil
+}
+
+// reservedClosed handles CloseReservedChannelResponse.
+func (g *Guest) reservedClosed(id vmbus.ChannelID) error {
+	c := g.channels[id]
+	if c == nil || c.state != channel.Unreserving {
+		return &DropError{Message: vmbus.TypeCloseReservedChannelResponse, Channel: id, Reason: "no such close is waiting"}
+	}
+	if c.stale {
+		_ = c.move(channel.HostForgets) // the state was checked
+		g.forgetReserved(id, c)
+		return nil
+	}
+	_ = c.move(channel.Unreserved) // the state was checked
+	if g.state != GuestUnloading { // else the host drops the pages with everything
+		g.unshare(c)
+	}
+	return nil
+}
+
+// forgetReserved drops a channel the host knows nothing of any more.
+func (g *Guest) forgetReserved(id vmbus.ChannelID, c *guestChannel) {
+	delete(g.rings, c.ring)
+	delete(g.channels, id)
+	_ = g.catalogue.Release(id) // it is known: it has a channel
+	g.emit(RingFree{id})
+	g.emit(ChannelReleased{id})
+}
