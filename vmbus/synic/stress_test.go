@@ -71,24 +71,23 @@ func TestSlotStress(t *testing.T) {
 // a guest that is just freeing the slot. Either the post succeeds or the guest
 // is told to send an EOM; if neither, the message would wait for ever.
 func TestPostMeetsFree(t *testing.T) {
-	const rounds = 10_000
 	g := newGuest(t, 1)
 	require.NoError(t, g.p.Post(vmbusTarget, nil))
 	var start, ready atomic.Uint32
 	var pending bool
 	var guest sync.WaitGroup
 	guest.Go(func() {
-		for i := range uint32(rounds) {
+		for i := range uint32(raceRounds) {
 			awaitAtLeast(&start, i+1)
-			spin(&start, i%64) // the two delays sweep over the moments at which they can meet
+			spin(&start, i%16*4) // the two delays sweep over the moments at which they can meet
 			pending = synic.FreeSlot(g.messages[0], 2)
 			ready.Store(i + 1)
 		}
 	})
 	var posted, refused int
-	for i := range uint32(rounds) {
+	for i := range uint32(raceRounds) {
 		start.Store(i + 1)
-		spin(&ready, i/64%64*16) // it takes the other side 200 ns to hear of the start
+		spin(&ready, i/16%64*16) // it takes the other side 200 ns to hear of the start
 		err := g.p.Post(vmbusTarget, nil)
 		awaitAtLeast(&ready, i+1)
 		switch {
