@@ -1,0 +1,5 @@
+//go:build !linux && !windows
+
+package native
+
+func probe() Report { return unsupportedReport("", nil, "") }
