@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/stretchr/testify/require"
@@ -311,6 +313,50 @@ func TestLateData(t *testing.T) {
 	require.Equal(t, []connEvent{evClosed, evLateData, evEnded}, p.seen(0))
 	require.ErrorIs(t, p.a.Close(), net.ErrClosed)
 	require.Len(t, p.seen(0), 3, "each event comes once")
+}
+
+// Data with the FIN behind it, found together, is no reason to reset a peer that
+// has finished.
+func TestLateDataBeforeFIN(t *testing.T) {
+	p := newPair(t, pairOptions{})
+	defer p.close()
+	p.b.link.signal = func() {} // lost on the way
+	require.NoError(t, p.a.Close())
+	mustWrite(t, p.b, "last words")
+	require.NoError(t, p.b.CloseWrite())
+	p.a.doorbell()
+	require.Equal(t, []connEvent{evClosed, evEnded}, p.seen(0))
+}
+
+// ringbuffer.md R6 and W4: what happens between the look that found nothing and
+// the sleep is found by a second look, since its doorbell found no sleeper.
+func TestNoLostWakeup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a sleep here is a deadlock, which a bubble notices
+		p := newPair(t, pairOptions{})
+		defer p.close()
+		p.a.in.lock()
+		_, _, err := p.a.readNow(make([]byte, 1))
+		require.Equal(t, ringbuffer.ErrEmpty, err)
+		mustWrite(t, p.b, "x")
+		p.a.awaitData()
+		n, _, err := p.a.readNow(make([]byte, 1))
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		p.a.in.unlock()
+
+		p.a.out.lock()
+		for err = nil; err == nil; {
+			_, _, err = p.a.writeNow(make([]byte, 4088))
+		}
+		require.Equal(t, channel.ErrFull, err)
+		_, err = p.b.Read(make([]byte, 1<<16))
+		require.NoError(t, err)
+		p.a.awaitSpace()
+		n, _, err = p.a.writeNow(make([]byte, 100))
+		require.NoError(t, err)
+		require.Equal(t, 100, n)
+		p.a.out.unlock()
+	})
 }
 
 // A Write's bytes stay together (hvsock.md 16), although each of these needs

@@ -61,6 +61,7 @@ func TestDetachKeepsUnread(t *testing.T) {
 			require.Empty(t, p.seen(0), "the owner knows")
 			require.NoError(t, p.a.Close())
 			require.Equal(t, []connEvent{evClosed}, p.seen(0))
+			requirePoisoned(t, p.toA, p.toB)
 		})
 	}
 }
@@ -88,6 +89,7 @@ func TestDetachUnblocks(t *testing.T) {
 		poison(p.toA, p.toB)
 		wg.Wait()
 		p.a.doorbell()
+		requirePoisoned(t, p.toA, p.toB)
 	})
 }
 
@@ -103,6 +105,7 @@ func TestDetachAfterClose(t *testing.T) {
 			poison(p.toA, p.toB)
 			p.a.doorbell()
 			require.Empty(t, p.a.rest)
+			requirePoisoned(t, p.toA, p.toB)
 			_, err := p.a.Read(make([]byte, 1))
 			require.Error(t, err)
 		})
@@ -235,6 +238,7 @@ func TestStress(t *testing.T) {
 		poison(p.toA, p.toB)
 		wg.Wait()
 		p.close()
+		requirePoisoned(t, p.toA, p.toB)
 		for i := range 2 {
 			counts := map[connEvent]int{}
 			for _, e := range p.seen(i) {

@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"bytes"
 	"io"
 	"slices"
 	"sync"
@@ -97,6 +98,17 @@ func poison(pages ...[]*guestmem.Page) {
 			for i := range page.Bytes() {
 				page.Bytes()[i] = 0xEE
 			}
+		}
+	}
+}
+
+// requirePoisoned checks that nobody has written to the pages since.
+func requirePoisoned(t testing.TB, pages ...[]*guestmem.Page) {
+	t.Helper()
+	want := bytes.Repeat([]byte{0xEE}, guestmem.PageSize)
+	for _, ring := range pages {
+		for i, page := range ring {
+			require.True(t, bytes.Equal(want, page.Bytes()), "page %d was written to after detach", i)
 		}
 	}
 }
