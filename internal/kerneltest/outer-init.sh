@@ -10,6 +10,9 @@ $b ifconfig lo 127.0.0.1 2>/dev/null
 for module in irqbypass ccp kvm kvm-amd kvm-intel; do
 	[ -f /modules/$module.ko ] && $b insmod /modules/$module.ko 2>/dev/null
 done
+for module in vsock vmw_vsock_virtio_transport_common vsock_loopback; do
+	[ -f /modules/$module.ko ] && $b insmod /modules/$module.ko 2>/dev/null
+done
 # shellcheck disable=SC1091 # written by run: kernel, initrd, pattern
 . /tests/environment
 export PATH=/bin HOME=/tmp TMPDIR=/tmp

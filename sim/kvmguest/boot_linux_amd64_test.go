@@ -33,9 +33,8 @@ func kernelOptions(t *testing.T) Options {
 	}
 }
 
-// A console collects output and shows each line in the test's log.
+// A console collects output; newBoot shows it if the test fails.
 type console struct {
-	t  *testing.T
 	mu sync.Mutex
 	b  bytes.Buffer
 }
@@ -43,7 +42,6 @@ type console struct {
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.t.Logf("%s", bytes.TrimRight(p, "\r\n"))
 	return c.b.Write(p)
 }
 
@@ -125,7 +123,7 @@ type boot struct {
 // blanks, "" for its own default: to print what the kernel said about Hyper-V.
 func newBoot(t *testing.T, o Options, todo string) *boot {
 	t.Helper()
-	b := &boot{out: &console{t: t}}
+	b := &boot{out: &console{}}
 	o.Console = b.out
 	if todo != "" {
 		o.Append += " hvlab.do=" + todo
@@ -133,7 +131,12 @@ func newBoot(t *testing.T, o Options, todo string) *boot {
 	var err error
 	b.vm, err = New(o)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, b.vm.Close()) })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("console:\n%s", b.out)
+		}
+		require.NoError(t, b.vm.Close())
+	})
 	b.host = newSmallHost(t, b.vm.Port())
 	return b
 }
@@ -156,6 +159,7 @@ func TestKernelNegotiatesNewestVersion(t *testing.T) {
 	require.Contains(t, log, "Hypervisor detected: Microsoft Hyper-V")
 	require.Contains(t, log, "Hyper-V: privilege flags low 0x8a66, high 0x30, hints 0x200", "the kernel read our CPUID leaves")
 	require.Contains(t, log, "Vmbus version:5.3")
+	t.Logf("the kernel's log:\n%s", log)
 	require.Equal(t, []string{"InitiateContact 5.3", "RequestOffers"}, b.host.seen())
 }
 

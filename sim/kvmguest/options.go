@@ -20,7 +20,7 @@ type Options struct {
 	Append      string               // the whole kernel command line; DefaultAppend if empty
 	MemoryBytes int64                // RAM, a multiple of 4096; DefaultMemoryBytes if zero
 	CPUs        int                  // virtual processors, 1 if zero
-	Console     io.Writer            // receives what the guest writes to ttyS0; discarded if nil
+	Console     io.Writer            // receives what the guest writes to ttyS0, in lines; discarded if nil; must not call the VM
 	Log         func(message string) // told once about each unusual event, such as an unknown hypercall; may be nil
 }
 

@@ -164,7 +164,9 @@ func (vm *VM) runBoard(ctx context.Context) error {
 		}
 		b = vm.board // only this goroutine writes it while the VM runs
 	}
-	return b.run(ctx)
+	err := b.run(ctx)
+	vm.notes.note("exits to the monitor: %s", b.exitCounts())
+	return err
 }
 
 // end takes the board away and lets Close go on.
@@ -172,7 +174,6 @@ func (vm *VM) end(err error) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if vm.board != nil {
-		vm.notes.note("exits to the monitor: %s", vm.board.exitCounts())
 		vm.board.close()
 		vm.board = nil
 	}
