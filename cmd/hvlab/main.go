@@ -1,0 +1,81 @@
+// Command hvlab is a Hyper-V lab: VMBus, its rings and Hyper-V sockets between a
+// host and guests that all live in this process.
+//
+//	hvlab demo FILE   send a file from a guest to a host over real VMBus bytes
+//
+// Every verb is one file of this folder: a struct whose fields are its arguments
+// and flags, with a Run method, and a field in the type verbs. Exit status: 0 if
+// everything held, 1 if something did not, 2 for bad usage, 130 if interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"github.com/alecthomas/kong"
+	"github.com/hvlab/hvlab/channel"
+)
+
+// verbs is the command line.
+type verbs struct {
+	Demo demoVerb `cmd:"" help:"Send a file from a guest to a host over real VMBus bytes, and account for every step."`
+}
+
+// Exit statuses.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell reports SIGINT
+)
+
+// output is where a verb writes: results to out, progress to err.
+type output struct {
+	out io.Writer
+	err *os.File
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run parses args, runs the verb and returns the exit status. On failure it says
+// why in one sentence on stderr.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process at once
+
+	parser, err := newParser()
+	if err != nil {
+		panic(err) // the grammar above is wrong
+	}
+	parsed, err := parser.Parse(doubleDashes(args, parser.Model.Node))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "hvlab: %v; see hvlab -h\n", err)
+		return exitUsage
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run(output{out: os.Stdout, err: os.Stderr})
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "hvlab: interrupted")
+		return exitInterrupted
+	}
+	fmt.Fprintf(os.Stderr, "hvlab: %v\n", err)
+	return exitFailed
+}
+
+func newParser() (*kong.Kong, error) {
+	return kong.New(new(verbs),
+		kong.Name("hvlab"),
+		kong.Description("A Hyper-V lab: VMBus, its ring buffers and Hyper-V sockets in one process.\n\n"+
+			"Example:  hvlab demo go.sum"),
+		kong.Vars{"ring_pages": strconv.Itoa(channel.DefaultRingPages)},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+}
