@@ -1,6 +1,8 @@
 package live
 
 import (
+	"errors"
+
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/vmbus"
@@ -62,8 +64,14 @@ func (h *Host) flush() {
 			return
 		}
 		payload := vmbus.Append(nil, m.Message)
-		if h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload) != nil {
+		err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
+		if errors.Is(err, synic.ErrSlotBusy) {
 			return // SlotFree kicks the loop
+		}
+		if err != nil { // the guest named a VP it does not have: nobody will ever read it
+			traceDrop(h.opts.Trace, "host", err)
+			h.core.MessageSent()
+			continue
 		}
 		if h.opts.Trace.On() {
 			traceMessage(h.opts.Trace, vmbus.HostToGuest, m.Message, payload)
@@ -114,10 +122,11 @@ func (h *Host) act(a endpoint.Action) {
 		h.core.TeardownDone(a.Token)
 	case endpoint.RetargetDevice:
 		p := h.offered[a.Offer]
-		if p != nil && p.channel != nil {
-			p.channel.targetVP.Store(a.TargetVP)
+		ok := p != nil && p.channel != nil && h.exists(a.TargetVP)
+		if ok {
+			p.channel.retarget(a.TargetVP)
 		}
-		h.core.ModifyDone(a.Token, p != nil && p.channel != nil)
+		h.core.ModifyDone(a.Token, ok)
 	case endpoint.SocketRequested:
 		if h.opts.SocketRequested == nil {
 			h.core.RefuseSocket(a.Endpoint, a.Service)
@@ -139,6 +148,9 @@ func (h *Host) act(a endpoint.Action) {
 // setup maps what the guest handed over; it reports false if a page does not
 // exist.
 func (h *Host) setup(a endpoint.SetupConnection) bool {
+	if !h.exists(a.TargetVP) {
+		return false
+	}
 	for _, gpa := range []uint64{a.ParentToChild, a.ChildToParent} {
 		if gpa == 0 {
 			continue
@@ -158,6 +170,10 @@ func (h *Host) setup(a endpoint.SetupConnection) bool {
 	return true
 }
 
+// exists reports whether the guest has a virtual processor vp, as far as the
+// host knows.
+func (h *Host) exists(vp uint32) bool { return h.opts.VPs == 0 || vp < h.opts.VPs }
+
 func (h *Host) page(gpa uint64) (*guestmem.Page, error) {
 	if gpa%guestmem.PageSize != 0 {
 		return nil, &channel.RingError{Reason: "page is not aligned"}
@@ -168,7 +184,7 @@ func (h *Host) page(gpa uint64) (*guestmem.Page, error) {
 // openDevice maps the rings, creates the doorbell and asks the device.
 func (h *Host) openDevice(a endpoint.OpenDevice) {
 	p := h.offered[a.Offer]
-	if p == nil {
+	if p == nil || !a.Request.NoInterrupt && !h.exists(a.Request.TargetVP) {
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
@@ -181,8 +197,7 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
-	p.channel = &HostChannel{Rings: rings, Request: a.Request, Negotiated: h.core.Negotiated(), host: h}
-	p.channel.targetVP.Store(a.Request.TargetVP)
+	p.channel = &HostChannel{Rings: rings, Request: a.Request, Negotiated: h.core.Negotiated(), host: h, targetVP: a.Request.TargetVP}
 	if err := p.device.Open(p.channel); err != nil {
 		h.opts.Port.Unbind(synic.ConnectionID(a.Request.ConnectionID))
 		p.channel = nil
