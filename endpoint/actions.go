@@ -130,7 +130,18 @@ type (
 	// it open must stop using the rings and call Guest.Close.
 	OfferRescinded struct{ Channel vmbus.ChannelID }
 	// ChannelOpened answers Guest.Open.
-	ChannelOpened struct{ Channel vmbus.ChannelID }
+	ChannelOpened struct {
+		Channel      vmbus.ChannelID
+		ConnectionID uint32 // the guest signals here
+		EventFlag    uint16 // the host signals here, from 2.4
+	}
+	// ChannelModified answers Guest.ModifyChannel. The driver drains the event
+	// flags of OldVP once more; after an error both VPs are the same.
+	ChannelModified struct {
+		Channel   vmbus.ChannelID
+		OldVP, VP uint32
+		Err       error
+	}
 	// OpenFailed answers Guest.Open. The pages stay shared until RingFree.
 	OpenFailed struct {
 		Channel vmbus.ChannelID
@@ -156,6 +167,7 @@ func (OffersDelivered) action() {}
 func (OfferArrived) action()    {}
 func (OfferRescinded) action()  {}
 func (ChannelOpened) action()   {}
+func (ChannelModified) action() {}
 func (OpenFailed) action()      {}
 func (RingFree) action()        {}
 func (ChannelReleased) action() {}

@@ -74,6 +74,9 @@ var directives = map[string]func(*world, directive) error{
 	},
 	"open":  (*world).openDirective,
 	"close": func(w *world, d directive) error { return w.guest.Close(d.channel()) },
+	"modify": func(w *world, d directive) error {
+		return w.guest.ModifyChannel(d.channel(), uint32(d.num("vp", 0)))
+	},
 
 	"post":    (*world).post,
 	"deliver": func(w *world, d directive) error { return w.hexLines(d.Input, w.guest.Receive) },
@@ -129,7 +132,10 @@ func (w *world) answerOldest(d directive) error {
 }
 
 func (w *world) openDirective(d directive) error {
-	p := OpenParams{TargetVP: uint32(d.num("vp", 0))}
+	p := OpenParams{
+		TargetVP: uint32(d.num("vp", 0)), Redirect: d.has("redirect"),
+		EventFlag: uint16(d.num("flag", 0)), ConnectionID: uint32(d.num("connection", 0)),
+	}
 	if d.has("reserved") {
 		p.Reserved = &ReservedTarget{VP: uint32(d.num("reply-vp", 0)), SINT: uint8(d.num("reply-sint", 2))}
 	}
@@ -184,7 +190,7 @@ func newMessage(name string) vmbus.Message {
 		&vmbus.TLConnectRequest2{}, &vmbus.ModifyChannel{}, &vmbus.TLConnectResult{}, &vmbus.ModifyChannelResponse{},
 		&vmbus.ModifyConnection{}, &vmbus.ModifyConnectionResponse{}, &vmbus.Pause{}, &vmbus.PauseResponse{}, &vmbus.Resume{},
 	} {
-		if vmbus.Name(m) == name {
+		if vmbus.Name(m) == name || m.Type().String() == name {
 			return m
 		}
 	}

@@ -29,6 +29,9 @@ type GuestOptions struct {
 	// SkipTeardown makes the guest keep quiet about the ring GPADL of a
 	// rescinded channel, as Linux does (hvsock.md 17).
 	SkipTeardown bool
+	// OwnEventFlags makes the guest choose the event flags of its channels,
+	// lowest free first, where the host grants GuestSignalParams.
+	OwnEventFlags bool
 }
 
 // An OpenParams is what a driver opens a channel with.
@@ -37,6 +40,14 @@ type OpenParams struct {
 	HostOffset uint32   // first page of the host-to-guest ring
 	TargetVP   uint32
 	UserData   vmbus.UserData
+	// Redirect sends the interrupt to the redirect SINT, where the host grants
+	// RedirectInterrupt.
+	Redirect bool
+	// EventFlag and ConnectionID replace the channel id and the offered
+	// connection for this open, where the host grants GuestSignalParams; 0
+	// leaves them alone.
+	EventFlag    uint16
+	ConnectionID uint32
 	// Reserved makes the channel a reserved one, from version 4.0.
 	Reserved *ReservedTarget
 }
@@ -53,6 +64,7 @@ type Guest struct {
 	channels  map[vmbus.ChannelID]*guestChannel
 	rings     map[vmbus.GPADLID]*guestChannel
 	nextGPADL vmbus.GPADLID
+	flags     eventFlags
 	cause     error // why the guest ends the connection, nil if asked to
 
 	out     fifo[Posting]
@@ -61,11 +73,13 @@ type Guest struct {
 
 // A guestChannel is one known offer and its ring.
 type guestChannel struct {
-	item  *offers.Item
-	state channel.GuestState
-	ring  vmbus.GPADLID
-	open  OpenParams
-	stale bool // the host forgets the reserved channel when it closes
+	item   *offers.Item
+	state  channel.GuestState
+	ring   vmbus.GPADLID
+	open   OpenParams
+	modify *modification
+	flag   uint16 // event flag of our own, 0 if it is the channel id
+	stale  bool   // the host forgets the reserved channel when it closes
 }
 
 // NewGuest returns a core that waits for Connect.
@@ -235,6 +249,8 @@ func (g *Guest) dispatch(m vmbus.Message) error {
 		return g.reservedClosed(m.Channel)
 	case *vmbus.GPADLTorndown:
 		return g.gpadlTorndown(*m)
+	case *vmbus.ModifyChannelResponse:
+		return g.modifyResponse(*m)
 	case *vmbus.TLConnectResult:
 		return g.socketResult(*m)
 	case *vmbus.UnloadComplete:
@@ -364,6 +380,7 @@ func (g *Guest) forgetAll(letGo bool) {
 		}
 		delete(g.channels, id)
 		delete(g.rings, c.ring)
+		g.flags.give(c.flag)
 		_ = g.catalogue.Release(id) // it is known: it has a channel
 		g.emit(ChannelReleased{id})
 	}

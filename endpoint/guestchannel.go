@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/hvlab/hvlab/channel"
@@ -65,8 +66,8 @@ func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	if c == nil || c.item.Rescinded() {
 		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
 	}
-	if p.Reserved != nil && g.negotiated.Version < vmbus.Win10 {
-		return fmt.Errorf("endpoint: VMBus %v has no reserved channels, 4.0 is needed: %w", g.negotiated.Version, vmbus.ErrState)
+	if err := g.paramsAllowed(p); err != nil {
+		return err
 	}
 	ring := g.nextGPADL
 	messages, err := channel.Announce(id, ring, channel.Range{ByteCount: uint32(len(p.PFNs)) * 4096, PFNs: p.PFNs})
@@ -81,6 +82,20 @@ func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	g.rings[ring] = c
 	for _, m := range messages {
 		g.post(m.Message, m.Words...)
+	}
+	return nil
+}
+
+// paramsAllowed reports whether the host has agreed to what p asks for.
+func (g *Guest) paramsAllowed(p OpenParams) error {
+	n := g.negotiated
+	switch {
+	case p.Reserved != nil && n.Version < vmbus.Win10:
+		return fmt.Errorf("endpoint: VMBus %v has no reserved channels, 4.0 is needed: %w", n.Version, vmbus.ErrState)
+	case (p.EventFlag != 0 || p.ConnectionID != 0) && n.Features&vmbus.GuestSignalParams == 0:
+		return fmt.Errorf("endpoint: the host chooses the signal parameters: %w", vmbus.ErrState)
+	case p.Redirect && n.Features&vmbus.RedirectInterrupt == 0:
+		return fmt.Errorf("endpoint: the host does not redirect interrupts: %w", vmbus.ErrState)
 	}
 	return nil
 }
@@ -129,7 +144,24 @@ func (g *Guest) postOpen(c *guestChannel) {
 		g.post(&m)
 		return
 	}
-	g.post(&vmbus.OpenChannel2{OpenChannel: m, ConnectionID: o.ConnectionID, EventFlag: uint16(o.Channel)})
+	m2 := vmbus.OpenChannel2{OpenChannel: m, ConnectionID: c.signalID(), EventFlag: g.eventFlag(c)}
+	if c.open.Redirect {
+		m2.OpenFlags = vmbus.OpenRedirectInterrupt
+	}
+	g.post(&m2)
+}
+
+// signalID is the connection id on which this open signals the host.
+func (c *guestChannel) signalID() uint32 {
+	return cmp.Or(c.open.ConnectionID, c.item.Offer.ConnectionID)
+}
+
+// eventFlag is the flag on which this open hears the host.
+func (g *Guest) eventFlag(c *guestChannel) uint16 {
+	if c.open.EventFlag == 0 && g.opts.OwnEventFlags && g.negotiated.Features&vmbus.GuestSignalParams != 0 {
+		c.flag = g.flags.take()
+	}
+	return cmp.Or(c.open.EventFlag, c.flag, uint16(c.item.Offer.Channel))
 }
 
 // openID is what the answer to an open must carry.
@@ -155,7 +187,7 @@ func (g *Guest) openResult(m vmbus.OpenResult) error {
 	}
 	switch {
 	case c.state == channel.GuestOpen:
-		g.emit(ChannelOpened{m.Channel})
+		g.emit(ChannelOpened{m.Channel, c.signalID(), cmp.Or(c.open.EventFlag, c.flag, uint16(m.Channel))})
 	case m.Status == vmbus.StatusSuccess: // nobody wants it any more
 		g.post(&vmbus.CloseChannel{Channel: m.Channel})
 		g.unshare(c)
@@ -215,7 +247,8 @@ func (g *Guest) gpadlTorndown(m vmbus.GPADLTorndown) error {
 // ringFree hands the pages back to the driver; c is Idle.
 func (g *Guest) ringFree(c *guestChannel) {
 	delete(g.rings, c.ring)
-	c.ring, c.open = 0, OpenParams{}
+	g.flags.give(c.flag)
+	c.ring, c.open, c.flag = 0, OpenParams{}, 0
 	g.emit(RingFree{c.item.Offer.Channel})
 	g.release(c)
 }
@@ -224,7 +257,7 @@ func (g *Guest) ringFree(c *guestChannel) {
 // flight (faults.md GC-20).
 func (g *Guest) release(c *guestChannel) {
 	id := c.item.Offer.Channel
-	if !c.item.Rescinded() || c.state != channel.Idle || g.catalogue.Release(id) != nil {
+	if !c.item.Rescinded() || c.state != channel.Idle || c.modify != nil || g.catalogue.Release(id) != nil {
 		return
 	}
 	delete(g.channels, id)

@@ -82,6 +82,7 @@ func (g *Guest) reservedClosed(id vmbus.ChannelID) error {
 func (g *Guest) forgetReserved(id vmbus.ChannelID, c *guestChannel) {
 	delete(g.rings, c.ring)
 	delete(g.channels, id)
+	g.flags.give(c.flag)
 	_ = g.catalogue.Release(id) // it is known: it has a channel
 	g.emit(RingFree{id})
 	g.emit(ChannelReleased{id})

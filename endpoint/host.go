@@ -18,10 +18,13 @@ type HostOptions struct {
 	// supported=1 and state 2, as OpenVMM does. The default, supported=0, lets
 	// Linux try another version (vmbus-control.md 12, row 1).
 	ReportSetupFailure bool
+	// RedirectSINT receives the interrupts of channels that ask for redirection;
+	// 0 means this host does not redirect (vmbus-control.md 2.2).
+	RedirectSINT uint8
 }
 
 // supportedFeatures is what the core can do; the rest is never granted.
-const supportedFeatures = vmbus.GuestSignalParams | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume
+const supportedFeatures = vmbus.GuestSignalParams | vmbus.RedirectInterrupt | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume
 
 // A Host is the host core of one guest's bus.
 type Host struct {
@@ -70,6 +73,7 @@ type hostChannel struct {
 type operation struct {
 	channel *hostChannel
 	gpadl   *channel.GPADL
+	vp      uint32 // RetargetDevice
 }
 
 type socketKey struct{ endpoint, service vmbus.GUID }
@@ -83,6 +87,9 @@ func NewHost(opts HostOptions) *Host {
 		opts.Features = supportedFeatures
 	}
 	opts.Features &= supportedFeatures
+	if opts.RedirectSINT == 0 {
+		opts.Features &^= vmbus.RedirectInterrupt
+	}
 	return &Host{
 		opts:     opts,
 		table:    offers.NewHostTable(),
@@ -311,6 +318,7 @@ func (h *Host) Revoke(id OfferID) error {
 	if c == nil || c.entry.State() == offers.Revoked {
 		return fmt.Errorf("endpoint: offer %d is not published: %w", id, vmbus.ErrState)
 	}
+	h.endModify(c)
 	h.cancel(c)
 	if err := c.move(channel.Withdrawn); err != nil {
 		return callerError(err)

@@ -58,10 +58,14 @@ func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, e
 	if h.negotiated.Version < vmbus.Win8 {
 		req.TargetVP, req.EventFlag = 0, 0 // one flag, and bits in the interrupt page
 	}
-	if h.negotiated.Features&vmbus.GuestSignalParams != 0 {
-		req.ConnectionID, req.EventFlag = m.ConnectionID, m.EventFlag
+	if h.negotiated.Features&vmbus.GuestSignalParams != 0 && !c.open.Reserved() {
+		req.ConnectionID, req.EventFlag = m.ConnectionID, m.EventFlag // for this open only
+		if req.EventFlag >= vmbus.EventFlagsPerSINT || req.ConnectionID>>connectionIDBits != 0 {
+			return req, &DropError{Message: vmbus.TypeOpenChannel, Channel: m.Channel, Reason: "there is no such event flag or connection id"}
+		}
 	}
-	req.Redirected = h.negotiated.Features&vmbus.RedirectInterrupt != 0 && m.OpenFlags&1 != 0
+	// Undefined bits of OpenFlags mean nothing.
+	req.Redirected = h.negotiated.Features&vmbus.RedirectInterrupt != 0 && m.OpenFlags&vmbus.OpenRedirectInterrupt != 0
 	g := h.gpadls.Lookup(c.entry.ID, m.Ring)
 	if g == nil || g.State() != channel.Accepted {
 		return req, &channel.RingError{Reason: "is not established on this channel"}
@@ -126,8 +130,7 @@ func (h *Host) closeChannel(id vmbus.ChannelID) error {
 }
 
 func (h *Host) closeDevice(c *hostChannel) {
-	delete(h.tokens, c.modify)
-	c.modify, c.nextVP = 0, nil
+	h.endModify(c)
 	c.pending = h.token(operation{channel: c})
 	h.emit(CloseDevice{c.id, c.pending})
 }
@@ -211,56 +214,5 @@ func (h *Host) releaseOpen(c *hostChannel, on channel.OpenEvent) {
 		h.busy[c] = struct{}{}
 	case channel.OpeningReleased:
 		h.busy[c] = struct{}{}
-	}
-}
-
-// modifyChannel handles ModifyChannel (vmbus-control.md 7.3).
-func (h *Host) modifyChannel(m vmbus.ModifyChannel) error {
-	c, err := h.lookup(vmbus.TypeModifyChannel, m.Channel)
-	if err != nil || !c.entry.Visible() || c.open != channel.Open || c.request.NoInterrupt || m.TargetVP == vmbus.NoInterrupt {
-		h.modifyResult(m.Channel, vmbus.StatusFailure)
-		return err
-	}
-	if c.modify != 0 {
-		if h.negotiated.Version >= vmbus.Iron {
-			return &DropError{Message: vmbus.TypeModifyChannel, Channel: m.Channel, Reason: "another one is in progress"}
-		}
-		c.nextVP = &m.TargetVP // the newest wins; there is one place
-		return nil
-	}
-	h.retarget(c, m.TargetVP)
-	return nil
-}
-
-func (h *Host) retarget(c *hostChannel, vp uint32) {
-	c.modify = h.token(operation{channel: c})
-	h.emit(RetargetDevice{c.id, c.modify, vp})
-}
-
-// ModifyDone answers RetargetDevice: after success no interrupt is raised on
-// the old VP any more.
-func (h *Host) ModifyDone(t Token, ok bool) {
-	op := h.take(t)
-	if op == nil {
-		return
-	}
-	c := op.channel
-	c.modify = 0
-	status := vmbus.StatusSuccess
-	if !ok {
-		status = vmbus.StatusFailure
-	}
-	h.modifyResult(c.entry.ID, status)
-	if c.nextVP != nil {
-		vp := *c.nextVP
-		c.nextVP = nil
-		h.retarget(c, vp)
-	}
-}
-
-// modifyResult sends ModifyChannelResponse, which exists from 5.3 on.
-func (h *Host) modifyResult(id vmbus.ChannelID, status uint32) {
-	if h.negotiated.Version >= vmbus.Iron {
-		h.send(&vmbus.ModifyChannelResponse{Channel: id, Status: status})
 	}
 }

@@ -21,6 +21,9 @@ const (
 	MultiClientPort = 4
 	// VMBusSINT is the synthetic interrupt that carries VMBus.
 	VMBusSINT = 2
+	// connectionIDBits is what a connection id has; the rest of its word is
+	// reserved (vmbus-control.md 1.3).
+	connectionIDBits = 24
 	// firstGPADL is where guests begin to count GPADL ids
 	// (vmbus-control.md 4.2).
 	firstGPADL = 0xE1E10

@@ -54,6 +54,9 @@ func configure(t *testing.T, d directive) *world {
 	guest := GuestOptions{
 		SkipTeardown: d.text("profile", "") == "linux",
 		Features:     vmbus.Features(d.num("features", 0)),
+		TargetVP:     uint32(d.num("message-vp", 0)),
+
+		OwnEventFlags: d.has("own-flags"),
 	}
 	if v := version("guest"); v != 0 {
 		guest.Versions = []vmbus.Version{v}
@@ -66,8 +69,10 @@ func configure(t *testing.T, d directive) *world {
 	host := HostOptions{
 		MaxVersion:         version("max"),
 		ReportSetupFailure: d.text("setup-failure", "") == "openvmm",
+		Features:           vmbus.Features(d.num("grant", 0)),
+		RedirectSINT:       uint8(d.num("redirect-sint", 0)),
 	}
-	return &world{raw: d.has("raw"), host: NewHost(host), guest: NewGuest(guest)}
+	return &world{vps: uint32(d.num("vps", 0)), raw: d.has("raw"), mute: d.has("mute"), host: NewHost(host), guest: NewGuest(guest)}
 }
 
 // TestTables holds the full state x event matrices.
@@ -98,7 +103,7 @@ func TestEveryVersion(t *testing.T) {
 			if features&^supportedFeatures != 0 || v < vmbus.Copper && features != 0 {
 				continue
 			}
-			w := &world{host: NewHost(HostOptions{}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
+			w := &world{host: NewHost(HostOptions{RedirectSINT: 7}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
 			_, err := w.host.Publish(SocketOffer(guid("port:1388"), guid("00000009"), true, v))
 			require.NoError(t, err)
 			require.NoError(t, w.guest.Connect())

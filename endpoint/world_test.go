@@ -17,8 +17,10 @@ type world struct {
 	guest  *Guest
 	trace  strings.Builder
 	manual bool
-	lossy  bool // the slot of a direct message is always busy
-	raw    bool // there is no guest core: a scenario writes the guest's messages itself
+	vps    uint32 // the guest's virtual processors; 0 is any number
+	lossy  bool   // the slot of a direct message is always busy
+	mute   bool   // there is no host core: a scenario writes the host's messages itself
+	raw    bool   // there is no guest core: a scenario writes the guest's messages itself
 	toHost []Posting
 	toMe   [][]byte // host to guest
 	asked  []Action // device requests waiting for "device ..."
@@ -53,7 +55,9 @@ func (w *world) step() bool {
 	if m, ok := w.guest.NextMessage(); ok {
 		w.logMessage("guest>host", m.Message, fmt.Sprintf(" port=%d", m.Port))
 		w.guest.MessageSent()
-		w.toHost = append(w.toHost, m)
+		if !w.mute {
+			w.toHost = append(w.toHost, m)
+		}
 		return true
 	}
 	if len(w.toMe) > 0 {
@@ -177,7 +181,28 @@ func (w *world) hostAction(a Action) {
 		w.asked = append(w.asked, a)
 		return
 	}
-	w.answer(a, vmbus.StatusSuccess)
+	w.answer(a, w.verdict(a))
+}
+
+// verdict is what a willing device answers: only a VP that does not exist makes
+// it fail (vmbus-control.md 7.2).
+func (w *world) verdict(a Action) uint32 {
+	exists := func(vp uint32) bool { return w.vps == 0 || vp < w.vps }
+	switch a := a.(type) {
+	case OpenDevice:
+		if !a.Request.NoInterrupt && !exists(a.Request.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	case RetargetDevice:
+		if !exists(a.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	case SetupConnection:
+		if !exists(a.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	}
+	return vmbus.StatusSuccess
 }
 
 func (w *world) logOpen(a OpenDevice) {
@@ -185,6 +210,12 @@ func (w *world) logOpen(a OpenDevice) {
 	vp := fmt.Sprintf("vp=%d", r.TargetVP)
 	if r.NoInterrupt {
 		vp = "polled"
+	}
+	if r.ConnectionID != EventConnection(r.Channel) || r.EventFlag != uint16(r.Channel) {
+		vp += fmt.Sprintf(" connection=%#x flag=%d", r.ConnectionID, r.EventFlag)
+	}
+	if r.Redirected {
+		vp += " redirected"
 	}
 	w.log("device %d: open channel=%d rings=%d+%d %s", a.Offer, r.Channel, len(r.ToHost), len(r.ToGuest), vp)
 }
@@ -222,6 +253,12 @@ func (w *world) guestAction(a Action) {
 		_ = w.guest.Close(a.Channel) // what a driver does; an unopened channel has nothing to close
 	case ChannelOpened:
 		w.log("guest: channel %d is open", a.Channel)
+	case ChannelModified:
+		if a.Err != nil {
+			w.log("guest: channel %d still interrupts vp %d: %v", a.Channel, a.VP, a.Err)
+			return
+		}
+		w.log("guest: channel %d interrupts vp %d, drains the flags of vp %d once more", a.Channel, a.VP, a.OldVP)
 	case OpenFailed:
 		w.log("guest: channel %d did not open: %v", a.Channel, a.Err)
 	case RingFree:

@@ -21,6 +21,9 @@ type GuestOptions struct {
 	Memory *guestmem.Heap  // the guest's own pages
 	Port   synic.GuestPort // its hypervisor
 	Trace  *trace.Tracer   // nil is off
+	// VPs is the number of virtual processors that take interrupts; 0 means as
+	// many as Core.TargetVP needs.
+	VPs uint32
 
 	// Offered, SocketRefused and Gone run on the loop and may be nil.
 	Offered       func(vmbus.OfferChannel)
@@ -48,13 +51,14 @@ type GuestChannel struct {
 	Offer      vmbus.OfferChannel
 	Negotiated vmbus.Negotiated
 	guest      *Guest
+	connection uint32 // the host listens here
 }
 
 // Signal rings the host's doorbell for this channel. It may be called from any
 // goroutine while the channel is open.
 func (c *GuestChannel) Signal() {
 	// A host that has unbound the connection hears nothing; it is closing.
-	_ = c.guest.opts.Port.SignalEvent(uint64(c.Offer.ConnectionID))
+	_ = c.guest.opts.Port.SignalEvent(uint64(c.connection))
 }
 
 // RingOptions is the geometry a driver opens a channel with, in 4 KiB pages
@@ -66,6 +70,7 @@ type RingOptions struct {
 
 // An opening is a channel this guest has opened or is opening.
 type opening struct {
+	flag   vmbus.ChannelID // its doorbell: the channel id, unless the guest chose another
 	driver Driver
 	block  *guestmem.Block
 	rings  *channel.Rings
@@ -73,17 +78,22 @@ type opening struct {
 	open   bool
 }
 
+// A processor has the SynIC pages of one virtual processor.
+type processor struct{ messages, events *guestmem.Page }
+
 // A Guest runs the guest core.
 type Guest struct {
 	opts GuestOptions
 	core *endpoint.Guest
 	loop *loop
 
-	sim, sief, interrupts *guestmem.Page
-	own                   *guestmem.Block // the three pages above
+	vps        []processor
+	interrupts *guestmem.Page  // the interrupt page
+	own        *guestmem.Block // all of the above
 
 	openings  map[vmbus.ChannelID]*opening // owned by the loop
 	offers    map[vmbus.ChannelID]vmbus.OfferChannel
+	modifying map[vmbus.ChannelID]func(error)
 	doorbells [vmbus.MaxChannels + 1]atomic.Pointer[Driver]
 	legacy    atomic.Bool // events come through the interrupt page
 	retry     retry
@@ -101,6 +111,7 @@ func NewGuest(opts GuestOptions) (*Guest, error) {
 		opts:      opts,
 		loop:      newLoop(),
 		openings:  map[vmbus.ChannelID]*opening{},
+		modifying: map[vmbus.ChannelID]func(error){},
 		offers:    map[vmbus.ChannelID]vmbus.OfferChannel{},
 		connected: make(chan error, 1),
 		gone:      make(chan struct{}),
@@ -140,26 +151,37 @@ const vectorVMBus = 0xF3
 // setupSynIC does what Linux does per CPU, in its order: message page, event
 // page, SINT2, control.
 func (g *Guest) setupSynIC() error {
-	block, err := g.opts.Memory.Alloc(3)
+	n := max(g.opts.VPs, g.opts.Core.TargetVP+1)
+	block, err := g.opts.Memory.Alloc(int(2*n + 1))
 	if err != nil {
 		return fmt.Errorf("live: SynIC pages: %w", err)
 	}
 	g.own = block
-	g.sim, g.sief, g.interrupts = block.Pages[0], block.Pages[1], block.Pages[2]
-	g.opts.Core.InterruptPage = block.PFNs[2] * guestmem.PageSize
+	g.interrupts = block.Pages[2*n]
+	g.opts.Core.InterruptPage = block.PFNs[2*n] * guestmem.PageSize
 	g.opts.Port.SetInterrupt(g.interrupt)
+	for vp := range n {
+		g.vps = append(g.vps, processor{messages: block.Pages[2*vp], events: block.Pages[2*vp+1]})
+		if err := g.setupProcessor(vp, block.PFNs[2*vp], block.PFNs[2*vp+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Guest) setupProcessor(vp uint32, messages, events uint64) error {
 	const enable = 1
 	for _, w := range []struct {
 		msr   uint32
 		value uint64
 	}{
-		{synic.MSRSIMP, block.PFNs[0]*guestmem.PageSize | enable},
-		{synic.MSRSIEFP, block.PFNs[1]*guestmem.PageSize | enable},
+		{synic.MSRSIMP, messages*guestmem.PageSize | enable},
+		{synic.MSRSIEFP, events*guestmem.PageSize | enable},
 		{synic.MSRSINT0 + endpoint.VMBusSINT, vectorVMBus},
 		{synic.MSRSCONTROL, enable},
 	} {
-		if err := g.opts.Port.WriteMSR(g.opts.Core.TargetVP, w.msr, w.value); err != nil {
-			return fmt.Errorf("live: setting up the SynIC: %w", err)
+		if err := g.opts.Port.WriteMSR(vp, w.msr, w.value); err != nil {
+			return fmt.Errorf("live: setting up the SynIC of VP %d: %w", vp, err)
 		}
 	}
 	return nil
@@ -167,17 +189,25 @@ func (g *Guest) setupSynIC() error {
 
 // interrupt is the guest's interrupt handler: event flags first, then the
 // message slot (vmbus-control.md 6.1). It runs on the signalling goroutine.
-func (g *Guest) interrupt(uint32, uint8) {
-	synic.ScanFlags(g.sief, endpoint.VMBusSINT, func(flag uint16) {
+func (g *Guest) interrupt(vp uint32, _ uint8) {
+	if vp >= uint32(len(g.vps)) {
+		return
+	}
+	g.drainFlags(vp)
+	if synic.SlotFull(g.vps[vp].messages, endpoint.VMBusSINT) {
+		g.loop.kick()
+	}
+}
+
+// drainFlags takes the event flags of one VP and rings their channels.
+func (g *Guest) drainFlags(vp uint32) {
+	synic.ScanFlags(g.vps[vp].events, endpoint.VMBusSINT, func(flag uint16) {
 		if flag == 0 && g.legacy.Load() {
 			g.scanInterruptPage()
 			return
 		}
 		g.ring(uint32(flag))
 	})
-	if synic.SlotFull(g.sim, endpoint.VMBusSINT) {
-		g.loop.kick()
-	}
 }
 
 // scanInterruptPage takes the host-to-guest bits, which below version 2.4 are
@@ -230,7 +260,7 @@ func (g *Guest) startOpen(id vmbus.ChannelID, r RingOptions, d Driver) {
 		d.OpenFailed(err)
 		return
 	}
-	g.openings[id] = &opening{driver: d, block: block, rings: rings, offer: offer}
+	g.openings[id] = &opening{flag: id, driver: d, block: block, rings: rings, offer: offer}
 	g.doorbells[id].Store(&d)
 }
 
@@ -245,10 +275,48 @@ func (g *Guest) CloseChannel(id vmbus.ChannelID, d Driver) {
 }
 
 func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
-	g.doorbells[id].Store(nil)
+	g.doorbells[o.flag].Store(nil)
 	o.open = false
 	// It may be closing already: then there is nothing to do.
 	_ = g.core.Close(id)
+}
+
+// ModifyChannel moves the interrupt of an open channel to another VP. done runs
+// on the loop, once, with the outcome; it may be nil.
+func (g *Guest) ModifyChannel(id vmbus.ChannelID, vp uint32, done func(error)) {
+	if done == nil {
+		done = func(error) {}
+	}
+	ok := g.loop.do(func() {
+		if vp != vmbus.NoInterrupt && vp >= uint32(len(g.vps)) {
+			done(fmt.Errorf("live: the guest has %d VPs, not VP %d: %w", len(g.vps), vp, vmbus.ErrState))
+			return
+		}
+		if err := g.core.ModifyChannel(id, vp); err != nil {
+			done(err)
+			return
+		}
+		g.modifying[id] = done
+	})
+	if !ok {
+		done(ErrStopped)
+	}
+}
+
+// modified ends a ModifyChannel: whatever was raised on the old VP before the
+// move is taken now (faults.md GC-10).
+func (g *Guest) modified(a endpoint.ChannelModified) {
+	if a.OldVP < uint32(len(g.vps)) {
+		g.drainFlags(a.OldVP)
+	}
+	g.finishModify(a.Channel, a.Err)
+}
+
+func (g *Guest) finishModify(id vmbus.ChannelID, err error) {
+	if done := g.modifying[id]; done != nil {
+		delete(g.modifying, id)
+		done(err)
+	}
 }
 
 // RequestSocket dials a host service; SocketRefused or an offer follows. The
@@ -316,21 +384,26 @@ func (g *Guest) shutdown() {
 	g.opts.Port.SetInterrupt(func(uint32, uint8) {})
 	g.loop.call(func() {
 		g.retry.stop()
+		for id := range g.modifying {
+			g.finishModify(id, ErrStopped)
+		}
 		for id, o := range g.openings {
 			g.abandon(id, o)
 		}
 		g.loop.stop()
 	})
 	<-g.loop.done
-	for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIEFP, synic.MSRSIMP} {
-		_ = g.opts.Port.WriteMSR(g.opts.Core.TargetVP, msr, 0) // the registers exist: they were written before
+	for vp := range g.vps {
+		for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIEFP, synic.MSRSIMP} {
+			_ = g.opts.Port.WriteMSR(uint32(vp), msr, 0) // the registers exist: they were written before
+		}
 	}
 	g.opts.Memory.Free(g.own)
 }
 
 // abandon ends a channel whose connection is gone.
 func (g *Guest) abandon(id vmbus.ChannelID, o *opening) {
-	g.doorbells[id].Store(nil)
+	g.doorbells[o.flag].Store(nil)
 	delete(g.openings, id)
 	if o.open {
 		o.driver.Rescinded()

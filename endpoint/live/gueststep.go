@@ -19,12 +19,24 @@ func (g *Guest) step() bool {
 		g.act(a)
 	}
 	g.flush()
-	m, ok := synic.ReadSlot(g.sim, endpoint.VMBusSINT)
+	for vp := range g.vps {
+		if g.takeMessage(uint32(vp)) {
+			return true
+		}
+	}
+	return false
+}
+
+// takeMessage hands the core what is in the message slot of one VP. All are
+// looked at: UnloadComplete may come to another than the rest (faults.md GC-08).
+func (g *Guest) takeMessage(vp uint32) bool {
+	page := g.vps[vp].messages
+	m, ok := synic.ReadSlot(page, endpoint.VMBusSINT)
 	if !ok {
 		return false
 	}
-	if synic.FreeSlot(g.sim, endpoint.VMBusSINT) { // more is waiting for the slot
-		_ = g.opts.Port.WriteMSR(g.opts.Core.TargetVP, synic.MSREOM, 0) // write-only, always accepted
+	if synic.FreeSlot(page, endpoint.VMBusSINT) { // more is waiting for the slot
+		_ = g.opts.Port.WriteMSR(vp, synic.MSREOM, 0) // write-only, always accepted
 	}
 	if m.Type != synic.MessageTypeVMBus {
 		return true
@@ -118,11 +130,14 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.ChannelOpened:
 		if o := g.openings[a.Channel]; o != nil {
 			o.open = true
-			o.driver.Opened(&GuestChannel{Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g})
+			g.moveDoorbell(o, a.EventFlag)
+			o.driver.Opened(&GuestChannel{
+				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
+			})
 		}
 	case endpoint.OpenFailed:
 		if o := g.openings[a.Channel]; o != nil {
-			g.doorbells[a.Channel].Store(nil)
+			g.doorbells[o.flag].Store(nil)
 			o.driver.OpenFailed(a.Err)
 		}
 	case endpoint.RingFree:
@@ -130,7 +145,10 @@ func (g *Guest) act(a endpoint.Action) {
 			delete(g.openings, a.Channel)
 			g.opts.Memory.Free(o.block)
 		}
+	case endpoint.ChannelModified:
+		g.modified(a)
 	case endpoint.ChannelReleased:
+		g.finishModify(a.Channel, ErrStopped)
 		delete(g.offers, a.Channel)
 	case endpoint.SocketRefused:
 		if g.opts.SocketRefused != nil {
@@ -141,13 +159,24 @@ func (g *Guest) act(a endpoint.Action) {
 	}
 }
 
+// moveDoorbell makes the host's signals of an open channel arrive on flag. Until
+// now none did; the driver looks at its ring when it is told of the open.
+func (g *Guest) moveDoorbell(o *opening, flag uint16) {
+	if int(flag) >= len(g.doorbells) || o.flag == vmbus.ChannelID(flag) {
+		return
+	}
+	g.doorbells[o.flag].Store(nil)
+	o.flag = vmbus.ChannelID(flag)
+	g.doorbells[flag].Store(&o.driver)
+}
+
 // rescinded ends an open channel: the driver lets go of the rings first.
 func (g *Guest) rescinded(id vmbus.ChannelID) {
 	o := g.openings[id]
 	if o == nil || !o.open {
 		return // unopened, or its open fails by itself
 	}
-	g.doorbells[id].Store(nil)
+	g.doorbells[o.flag].Store(nil)
 	o.driver.Rescinded()
 	g.closeChannel(id, o)
 }

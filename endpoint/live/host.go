@@ -21,6 +21,9 @@ type HostOptions struct {
 	Memory guestmem.Memory // the guest's pages
 	Port   synic.Port      // the way to the guest
 	Trace  *trace.Tracer   // nil is off
+	// VPs is the number of the guest's virtual processors: an open, a contact or
+	// a ModifyChannel that names another fails. 0 means the host does not know.
+	VPs uint32
 
 	// Connected, Gone and SocketRequested run on the loop and may be nil; a
 	// socket request nobody handles is refused.
@@ -49,8 +52,19 @@ type HostChannel struct {
 	Request    endpoint.OpenRequest
 	Negotiated vmbus.Negotiated
 
-	host     *Host
-	targetVP atomic.Uint32
+	host *Host
+
+	// mu is held to read while a signal is on its way, so that after a change of
+	// targetVP none is raised on the old VP (vmbus-control.md 7.3).
+	mu       sync.RWMutex
+	targetVP uint32
+}
+
+// retarget moves the interrupt; when it returns the old VP is left alone.
+func (c *HostChannel) retarget(vp uint32) {
+	c.mu.Lock()
+	c.targetVP = vp
+	c.mu.Unlock()
 }
 
 // Signal rings the guest's doorbell for this channel. It may be called from any
@@ -59,7 +73,12 @@ func (c *HostChannel) Signal() {
 	if c.Request.NoInterrupt {
 		return
 	}
-	to := synic.Target{VP: c.targetVP.Load(), SINT: endpoint.VMBusSINT}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	to := synic.Target{VP: c.targetVP, SINT: endpoint.VMBusSINT}
+	if c.Request.Redirected {
+		to.SINT = c.host.opts.Core.RedirectSINT
+	}
 	flag := c.Request.EventFlag
 	if page := c.host.interruptPage.Load(); page != nil && c.Negotiated.Version < vmbus.Win8 {
 		setBit(page, uint32(c.Request.Channel))
