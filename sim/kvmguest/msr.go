@@ -63,8 +63,12 @@ func ofSynIC(msr uint32) bool {
 	return msr >= synic.MSRSCONTROL && msr <= synic.MSREOM || msr >= synic.MSRSINT0 && msr < synic.MSRSINT0+synic.SINTs
 }
 
+// synthetic reports whether msr is in the hypervisor's range.
+func synthetic(msr uint32) bool { return msr >= msrFilterFirst && msr < msrFilterFirst+msrFilterCount }
+
 // read returns the value of msr, or false for #GP. Unknown MSRs read as zero:
-// what the kernel probes must not stop it, and Options.Log hears of it.
+// what the kernel probes must not stop it. Options.Log hears of synthetic ones;
+// the others are features of some processor model that KVM does not emulate.
 func (f *msrFile) read(vp, msr uint32) (uint64, bool) {
 	if ofSynIC(msr) {
 		v, err := f.synic.ReadMSR(vp, msr)
@@ -87,7 +91,9 @@ func (f *msrFile) read(vp, msr uint32) (uint64, bool) {
 	case msrInvariantControl:
 		return f.invariantControl, true
 	}
-	f.note("read of unknown MSR %#x: answered 0", msr)
+	if synthetic(msr) {
+		f.note("read of unknown MSR %#x: answered 0", msr)
+	}
 	return 0, true
 }
 
@@ -113,7 +119,9 @@ func (f *msrFile) write(vp, msr uint32, v uint64) msrEffect {
 		f.invariantControl = v & 1
 		return msrDone
 	}
-	f.note("write of %#x to unknown MSR %#x: ignored", v, msr)
+	if synthetic(msr) {
+		f.note("write of %#x to unknown MSR %#x: ignored", v, msr)
+	}
 	return msrDone
 }
 

@@ -86,6 +86,9 @@ func (s *server) controlConnection(r role) (*socket, error) {
 		if c, err = s.family.dialPort(hostCID, r.port, nil); err == nil {
 			return c, nil
 		}
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, err // no Hyper-V sockets on this bus: VMBus before 4.0
+		}
 		time.Sleep(controlPause)
 	}
 	return nil, err
