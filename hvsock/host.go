@@ -34,6 +34,8 @@ type HostStack struct {
 	mu     sync.Mutex
 	closed bool
 	guests map[uuid.UUID]*HostGuest
+
+	handlers map[uuid.UUID]*func(*Request) // for requests that no listener serves
 }
 
 // NewHostStack returns a stack without guests.
@@ -45,6 +47,7 @@ func NewHostStack(opts HostOptions) *HostStack {
 		rnd:       rnd,
 		local:     newLoopback(channel.DefaultRingPages),
 		guests:    map[uuid.UUID]*HostGuest{},
+		handlers:  map[uuid.UUID]*func(*Request){},
 	}
 }
 
@@ -188,24 +191,28 @@ func (g *HostGuest) dial(ctx context.Context, addr Addr) (*Conn, error) {
 	offer := endpoint.SocketOffer(wire(addr.ServiceID), wire(k.local.ServiceID), true, version)
 	g.add(k, 0)
 	k.offered.Publish(offer)
-	ctx, cancel, timeout := dialContext(ctx, defaultDialTimeout)
+	conn, err := k.await(ctx, defaultDialTimeout)
+	if err != nil {
+		return nil, dialError(k.local, addr, err)
+	}
+	return conn, nil
+}
+
+// await returns the connection once the guest has opened the offer. The error
+// is a bare errno, or that of ctx; without a deadline in it the timeout counts.
+func (k *hostSocket) await(ctx context.Context, timeout time.Duration) (*Conn, error) {
+	ctx, cancel, ended := dialContext(ctx, timeout)
 	defer cancel()
 	select {
 	case r := <-k.result:
-		return k.dialed(r)
+		return r.conn, r.err
 	case <-ctx.Done():
 	}
 	if !k.end(hostGivesUp, nil) { // success, or a failure, came first
-		return k.dialed(<-k.result)
+		r := <-k.result
+		return r.conn, r.err
 	}
-	return nil, dialError(k.local, addr, timeout(ctx))
-}
-
-func (k *hostSocket) dialed(r dialResult) (*Conn, error) {
-	if r.err != nil {
-		return nil, dialError(k.local, k.remote, r.err)
-	}
-	return r.conn, nil
+	return nil, ended(ctx)
 }
 
 // add registers k, which is about to be offered, and arms the timer that ends a
@@ -224,11 +231,16 @@ func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 }
 
 // Requested is the live.Host's SocketRequested callback: a guest dials. A
-// service nobody listens on, or whose backlog is full, is refused.
+// service whose backlog is full is refused; one that nobody listens on is the
+// handler's business (HandleRequests).
 func (g *HostGuest) Requested(r endpoint.SocketRequested) {
 	service := r.Service.UUID()
 	l := g.stack.listeners.lookup(service, g.vmid, Children, Wildcard)
-	if l == nil || !l.reserve() {
+	if l == nil {
+		g.unclaimed(r)
+		return
+	}
+	if !l.reserve() {
 		g.bus.RefuseSocket(r)
 		return
 	}

@@ -106,6 +106,12 @@ func (h *Host) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error)
 	return h.sockets.Dial(ctx, addr)
 }
 
+// HandleRequests has fn called for each connection that a guest asks for and no
+// listener serves, until stop is called: see hvsock.HostStack.HandleRequests.
+func (h *Host) HandleRequests(vmid uuid.UUID, fn func(*hvsock.Request)) (stop func(), err error) {
+	return h.sockets.HandleRequests(vmid, fn)
+}
+
 // DialContext is Dial for http.Transport and gRPC: address is in any form
 // hvsock.ParseAddr takes, network is ignored unless it asks for datagrams.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
