@@ -188,48 +188,8 @@ func TestStress(t *testing.T) {
 	for round := range rounds {
 		p := newPair(t, pairOptions{ringPages: 2 + round%4, layout: guestmem.Layout(round % 3)})
 		var wg sync.WaitGroup
-		run := func(c *Conn, other *Conn) {
-			wg.Go(func() {
-				for n := 1; ; n = n*3%20000 + 1 {
-					if _, err := c.Write(make([]byte, n)); err != nil {
-						return
-					}
-				}
-			})
-			wg.Go(func() {
-				b := make([]byte, 3000)
-				for {
-					n, err := c.Read(b)
-					if err != nil {
-						return
-					}
-					if !bytes.Equal(b[:n], make([]byte, n)) {
-						t.Error("read what nobody wrote")
-						return
-					}
-				}
-			})
-			wg.Go(func() {
-				for range 20 {
-					c.doorbell()
-					_ = c.SetDeadline(time.Now().Add(time.Duration(round) * time.Microsecond))
-					_ = c.SetDeadline(time.Time{})
-					_ = c.Stats()
-				}
-				switch round % 4 {
-				case 0:
-					_ = c.CloseRead()
-				case 1:
-					_ = c.CloseWrite()
-				}
-				if round%2 == 0 {
-					_ = c.Close()
-				}
-				other.detach(detachReset)
-			})
-		}
-		run(p.a, p.b)
-		run(p.b, p.a)
+		storm(t, &wg, round, p.a, p.b)
+		storm(t, &wg, round, p.b, p.a)
 		var ends sync.WaitGroup
 		for _, c := range []*Conn{p.a, p.b} {
 			ends.Go(func() { c.detach(detachReset) })
@@ -251,6 +211,49 @@ func TestStress(t *testing.T) {
 			require.Zero(t, counts[evFault], "both ends are honest")
 		}
 	}
+}
+
+// storm starts goroutines that use and end c in every way at once, until other
+// ends too. What they do depends on round.
+func storm(t *testing.T, wg *sync.WaitGroup, round int, c, other *Conn) {
+	wg.Go(func() {
+		for n := 1; ; n = n*3%20000 + 1 {
+			if _, err := c.Write(make([]byte, n)); err != nil {
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		b := make([]byte, 3000)
+		for {
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			if !bytes.Equal(b[:n], make([]byte, n)) {
+				t.Error("read what nobody wrote")
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		for range 20 {
+			c.doorbell()
+			_ = c.SetDeadline(time.Now().Add(time.Duration(round) * time.Microsecond))
+			_ = c.SetDeadline(time.Time{})
+			_ = c.Stats()
+		}
+		switch round % 4 {
+		case 0:
+			_ = c.CloseRead()
+		case 1:
+			_ = c.CloseWrite()
+		}
+		if round%2 == 0 {
+			_ = c.Close()
+		}
+		other.detach(detachReset)
+	})
 }
 
 // Close from several goroutines: one succeeds.

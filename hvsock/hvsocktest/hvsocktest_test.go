@@ -147,85 +147,90 @@ func breakConns(tr Transport, wrap func(Conn) Conn) Transport {
 	return tr
 }
 
+// brokenConns are faults of a Conn, and the behaviour that is about each.
+var brokenConns = map[string]struct {
+	caught string
+	wrap   func(Conn) Conn
+}{
+	"empty write is a FIN": {"EmptyWrite", func(c Conn) Conn {
+		return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) {
+			if len(b) == 0 {
+				return 0, c.CloseWrite()
+			}
+			return c.Write(b)
+		}}
+	}},
+	"a byte is changed": {"Echo", func(c Conn) Conn {
+		return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) {
+			b = append([]byte{}, b...)
+			if len(b) > 100 {
+				b[99]++
+			}
+			return c.Write(b)
+		}}
+	}},
+	"large writes are cut": {"WriteSizes", func(c Conn) Conn {
+		return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) { return c.Write(b[:min(len(b), 8192)]) }}
+	}},
+	"end of stream is wrapped": {"EOFLatch", func(c Conn) Conn {
+		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
+			n, err := c.Read(b)
+			if err != nil {
+				err = fmt.Errorf("read: %w", err)
+			}
+			return n, err
+		}}
+	}},
+	"CloseWrite closes": {"HalfClose", func(c Conn) Conn {
+		return &brokenConn{Conn: c, closeWrite: Conn.Close}
+	}},
+	"CloseWrite fails the second time": {"WriteAfterCloseWrite", func(c Conn) Conn {
+		var done atomic.Bool
+		return &brokenConn{Conn: c, closeWrite: func(c Conn) error {
+			if done.Swap(true) {
+				return syscall.EPIPE
+			}
+			return c.CloseWrite()
+		}}
+	}},
+	"CloseRead does nothing": {"CloseRead", func(c Conn) Conn {
+		return &brokenConn{Conn: c, closeRead: func(Conn) error { return nil }}
+	}},
+	"Close may be called twice": {"AfterClose", func(c Conn) Conn {
+		return &brokenConn{Conn: c, close: func(c Conn) error { _ = c.Close(); return nil }}
+	}},
+	"read deadlines are ignored when past": {"DeadlinePast", func(c Conn) Conn {
+		return &brokenConn{Conn: c, deadline: func(c Conn, t time.Time) error { return nil },
+			read: func(c Conn, b []byte) (int, error) { return len(b), nil }}
+	}},
+	"timeouts are not timeouts": {"DeadlineBlocked", func(c Conn) Conn {
+		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
+			n, err := c.Read(b)
+			if err != nil {
+				err = errors.New("timed out")
+			}
+			return n, err
+		}}
+	}},
+	"closed is EOF": {"CloseUnblocks", func(c Conn) Conn {
+		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
+			n, err := c.Read(b)
+			if errors.Is(err, net.ErrClosed) {
+				err = io.EOF
+			}
+			return n, err
+		}}
+	}},
+}
+
 // The suite has teeth: each fault is found by the behaviour that is about it.
-func TestFaultsAreFound(t *testing.T) {
-	conns := map[string]struct {
-		caught string
-		wrap   func(Conn) Conn
-	}{
-		"empty write is a FIN": {"EmptyWrite", func(c Conn) Conn {
-			return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) {
-				if len(b) == 0 {
-					return 0, c.CloseWrite()
-				}
-				return c.Write(b)
-			}}
-		}},
-		"a byte is changed": {"Echo", func(c Conn) Conn {
-			return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) {
-				b = append([]byte{}, b...)
-				if len(b) > 100 {
-					b[99]++
-				}
-				return c.Write(b)
-			}}
-		}},
-		"large writes are cut": {"WriteSizes", func(c Conn) Conn {
-			return &brokenConn{Conn: c, write: func(c Conn, b []byte) (int, error) { return c.Write(b[:min(len(b), 8192)]) }}
-		}},
-		"end of stream is wrapped": {"EOFLatch", func(c Conn) Conn {
-			return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
-				n, err := c.Read(b)
-				if err != nil {
-					err = fmt.Errorf("read: %w", err)
-				}
-				return n, err
-			}}
-		}},
-		"CloseWrite closes": {"HalfClose", func(c Conn) Conn {
-			return &brokenConn{Conn: c, closeWrite: Conn.Close}
-		}},
-		"CloseWrite fails the second time": {"WriteAfterCloseWrite", func(c Conn) Conn {
-			var done atomic.Bool
-			return &brokenConn{Conn: c, closeWrite: func(c Conn) error {
-				if done.Swap(true) {
-					return syscall.EPIPE
-				}
-				return c.CloseWrite()
-			}}
-		}},
-		"CloseRead does nothing": {"CloseRead", func(c Conn) Conn {
-			return &brokenConn{Conn: c, closeRead: func(Conn) error { return nil }}
-		}},
-		"Close may be called twice": {"AfterClose", func(c Conn) Conn {
-			return &brokenConn{Conn: c, close: func(c Conn) error { _ = c.Close(); return nil }}
-		}},
-		"read deadlines are ignored when past": {"DeadlinePast", func(c Conn) Conn {
-			return &brokenConn{Conn: c, deadline: func(c Conn, t time.Time) error { return nil },
-				read: func(c Conn, b []byte) (int, error) { return len(b), nil }}
-		}},
-		"timeouts are not timeouts": {"DeadlineBlocked", func(c Conn) Conn {
-			return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
-				n, err := c.Read(b)
-				if err != nil {
-					err = errors.New("timed out")
-				}
-				return n, err
-			}}
-		}},
-		"closed is EOF": {"CloseUnblocks", func(c Conn) Conn {
-			return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
-				n, err := c.Read(b)
-				if errors.Is(err, net.ErrClosed) {
-					err = io.EOF
-				}
-				return n, err
-			}}
-		}},
-	}
-	for name, fault := range conns {
+func TestFaultsOfConns(t *testing.T) {
+	for name, fault := range brokenConns {
 		t.Run(name, func(t *testing.T) { requireCaught(t, breakConns(loopback(t), fault.wrap), fault.caught) })
 	}
+}
+
+func TestFaultsOfTransports(t *testing.T) {
 	t.Run("refusal is a timeout", func(t *testing.T) {
 		tr := loopback(t)
 		dial := tr.Dial
