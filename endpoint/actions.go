@@ -66,6 +66,12 @@ type (
 		Token    Token
 		TargetVP uint32
 	}
+	// RemapMonitors replaces the guest's monitor pages; both 0 removes them.
+	// Answered by Host.RemapDone.
+	RemapMonitors struct {
+		Token                        Token
+		ParentToChild, ChildToParent uint64
+	}
 	// SocketRequested says a guest dials a host service. Answered by
 	// Host.RefuseSocket or Host.AcceptSocket.
 	SocketRequested struct {
@@ -91,6 +97,7 @@ func (CloseDevice) action()     {}
 func (AddGPADL) action()        {}
 func (DropGPADL) action()       {}
 func (RetargetDevice) action()  {}
+func (RemapMonitors) action()   {}
 func (SocketRequested) action() {}
 func (OfferGone) action()       {}
 func (ResetFinished) action()   {}
@@ -107,6 +114,8 @@ type OpenRequest struct {
 	Redirected      bool   // the interrupt goes to the redirect VTL and SINT
 	Ring            vmbus.GPADLID
 	UserData        vmbus.UserData
+	MonitorID       uint8  // the guest signals through its monitor page; vmbus.NoMonitor if not
+	MonitorLatency  uint16 // how late that may be noticed, in units of 100 ns
 }
 
 // An Outgoing is one message on its way to the guest.
@@ -119,7 +128,15 @@ type Outgoing struct {
 // Actions of the guest core.
 type (
 	// Connected says a version was agreed on; RequestOffers follows.
-	Connected struct{ Negotiated vmbus.Negotiated }
+	Connected struct {
+		Negotiated                   vmbus.Negotiated
+		ParentToChild, ChildToParent uint64 // monitor pages in use, 0 without
+	}
+	// ConnectionModified answers Guest.ModifyConnection with a connection state
+	// of the wire.
+	ConnectionModified struct{ State uint8 }
+	// Paused answers Guest.Pause: until Guest.Resume the host is silent.
+	Paused struct{}
 	// ConnectFailed says the host refused every version.
 	ConnectFailed struct{ Err error }
 	// OffersDelivered says every static offer has been seen.
@@ -161,18 +178,20 @@ type (
 	Disconnected struct{ Err error }
 )
 
-func (Connected) action()       {}
-func (ConnectFailed) action()   {}
-func (OffersDelivered) action() {}
-func (OfferArrived) action()    {}
-func (OfferRescinded) action()  {}
-func (ChannelOpened) action()   {}
-func (ChannelModified) action() {}
-func (OpenFailed) action()      {}
-func (RingFree) action()        {}
-func (ChannelReleased) action() {}
-func (SocketRefused) action()   {}
-func (Disconnected) action()    {}
+func (Connected) action()          {}
+func (ConnectionModified) action() {}
+func (Paused) action()             {}
+func (ConnectFailed) action()      {}
+func (OffersDelivered) action()    {}
+func (OfferArrived) action()       {}
+func (OfferRescinded) action()     {}
+func (ChannelOpened) action()      {}
+func (ChannelModified) action()    {}
+func (OpenFailed) action()         {}
+func (RingFree) action()           {}
+func (ChannelReleased) action()    {}
+func (SocketRefused) action()      {}
+func (Disconnected) action()       {}
 
 // A Posting is one message on its way to the host. The driver posts Payload on
 // connection id Port; Message says what it is.

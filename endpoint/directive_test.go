@@ -72,8 +72,13 @@ var directives = map[string]func(*world, directive) error{
 	"dial": func(w *world, d directive) error {
 		return w.guest.RequestSocket(guid(d.text("service", "")), guid(d.text("endpoint", "")))
 	},
-	"open":  (*world).openDirective,
-	"close": func(w *world, d directive) error { return w.guest.Close(d.channel()) },
+	"open":   (*world).openDirective,
+	"close":  func(w *world, d directive) error { return w.guest.Close(d.channel()) },
+	"pause":  func(w *world, _ directive) error { return w.guest.Pause() },
+	"resume": func(w *world, _ directive) error { return w.guest.Resume() },
+	"remap": func(w *world, d directive) error {
+		return w.guest.ModifyConnection(d.num("parent", 0), d.num("child", 0))
+	},
 	"modify": func(w *world, d directive) error {
 		return w.guest.ModifyChannel(d.channel(), uint32(d.num("vp", 0)))
 	},
@@ -100,11 +105,21 @@ func (w *world) publish(d directive) error {
 	id, err := w.host.Publish(offers.Offer{
 		Key:   offers.Key{Interface: guid(d.text("interface", "00000001")), Instance: guid(d.text("instance", "00000002"))},
 		Flags: vmbus.OfferFlags(d.num("flags", 0)),
+
+		Monitor: monitor(d),
 	})
 	if err == nil {
 		w.log("host: offer %d", id)
 	}
 	return err
+}
+
+// monitor is the "monitor=LATENCY" of a publish, with "preset=ID" or without.
+func monitor(d directive) *offers.Monitor {
+	if !d.has("monitor") {
+		return nil
+	}
+	return &offers.Monitor{Latency: uint16(d.num("monitor", 0)), Preset: d.has("preset"), ID: uint8(d.num("preset", 0))}
 }
 
 func (w *world) publishSocket(d directive) error {

@@ -22,6 +22,7 @@ func FuzzHostMessages(f *testing.F) {
 		&vmbus.TLConnectRequest{Endpoint: vmbus.GUID{1}, Service: vmbus.GUID{2}}, &vmbus.ModifyChannel{Channel: 1},
 		&vmbus.InitiateContact{Version: vmbus.Copper}, &vmbus.Unload{}, &vmbus.Pause{}, &vmbus.Resume{},
 		&vmbus.OpenReservedChannel{Channel: 1, Ring: 1, HostOffset: 2}, &vmbus.CloseReservedChannel{Channel: 1},
+		&vmbus.ModifyConnection{ParentToChild: 4096, ChildToParent: 8192}, &vmbus.ModifyConnection{},
 	} {
 		b := vmbus.Append(nil, m)
 		f.Add(append([]byte{byte(len(b))}, b...))
@@ -58,6 +59,7 @@ func FuzzGuestMessages(f *testing.F) {
 		&vmbus.OpenResult{Channel: 1, OpenID: 1}, &vmbus.GPADLCreated{Channel: 1, GPADL: firstGPADL},
 		&vmbus.GPADLTorndown{GPADL: firstGPADL}, &vmbus.AllOffersDelivered{}, &vmbus.UnloadComplete{},
 		&vmbus.VersionResponse{Supported: 1}, &vmbus.TLConnectResult{Status: vmbus.StatusConnectionRefused},
+		&vmbus.ModifyChannelResponse{Channel: 1}, &vmbus.PauseResponse{}, &vmbus.ModifyConnectionResponse{},
 	} {
 		b := vmbus.Append(nil, m)
 		f.Add(append([]byte{byte(len(b))}, b...))

@@ -67,7 +67,11 @@ type Guest struct {
 	flags     eventFlags
 	cause     error // why the guest ends the connection, nil if asked to
 
+	modifying bool // ModifyConnection waits for its answer
+	pause     PauseState
+
 	out     fifo[Posting]
+	held    fifo[Posting] // waits for Resume
 	actions fifo[Action]
 }
 
@@ -134,7 +138,12 @@ func (g *Guest) emit(a Action) { g.actions.push(a) }
 // post appends m, followed by words, to the outbox.
 func (g *Guest) post(m vmbus.Message, words ...uint64) {
 	payload := vmbus.AppendWords(vmbus.Append(nil, m), words)
-	g.out.push(Posting{Port: g.port, Message: m, Payload: payload})
+	p := Posting{Port: g.port, Message: m, Payload: payload}
+	if g.pause != Running && m.Type() != vmbus.TypeResume && m.Type() != vmbus.TypeUnload {
+		g.held.push(p) // a paused host would drop it
+		return
+	}
+	g.out.push(p)
 }
 
 // Connect starts the walk down the versions. Connected or ConnectFailed
@@ -226,11 +235,11 @@ func (g *Guest) Receive(payload []byte) error {
 func (g *Guest) dispatch(m vmbus.Message) error {
 	switch m := m.(type) {
 	case *vmbus.VersionResponse:
-		return g.versionResponse(*m, 0)
+		return g.versionResponse(*m, 0, [2]uint64{})
 	case *vmbus.VersionResponse2:
-		return g.versionResponse(m.VersionResponse, m.Features)
+		return g.versionResponse(m.VersionResponse, m.Features&^vmbus.ServerMonitorPages, [2]uint64{})
 	case *vmbus.VersionResponse3:
-		return g.versionResponse(m.VersionResponse, m.Features)
+		return g.versionResponse(m.VersionResponse, m.Features, [2]uint64{m.ParentToChild, m.ChildToParent})
 	case *vmbus.OfferChannel:
 		return g.offer(*m)
 	case *vmbus.AllOffersDelivered:
@@ -249,6 +258,10 @@ func (g *Guest) dispatch(m vmbus.Message) error {
 		return g.reservedClosed(m.Channel)
 	case *vmbus.GPADLTorndown:
 		return g.gpadlTorndown(*m)
+	case *vmbus.ModifyConnectionResponse:
+		return g.connectionModified(*m)
+	case *vmbus.PauseResponse:
+		return g.pauseResponse()
 	case *vmbus.ModifyChannelResponse:
 		return g.modifyResponse(*m)
 	case *vmbus.TLConnectResult:
@@ -264,7 +277,9 @@ func (g *Guest) dispatch(m vmbus.Message) error {
 	return &DropError{Message: m.Type(), Reason: "this guest has no use for it"}
 }
 
-func (g *Guest) versionResponse(m vmbus.VersionResponse, granted vmbus.Features) error {
+// versionResponse handles the answer to a contact; pages are the monitor pages
+// the host supplies with the longest form.
+func (g *Guest) versionResponse(m vmbus.VersionResponse, granted vmbus.Features, pages [2]uint64) error {
 	if g.state != GuestConnecting {
 		return &DropError{Message: vmbus.TypeVersionResponse, Reason: "no version is being negotiated"}
 	}
@@ -279,7 +294,10 @@ func (g *Guest) versionResponse(m vmbus.VersionResponse, granted vmbus.Features)
 		g.port = m.VersionOrConnectionID
 	}
 	_ = g.move(VersionAccepted) // the state was checked
-	g.emit(Connected{g.negotiated})
+	if g.negotiated.Features&vmbus.ServerMonitorPages == 0 {
+		pages = [2]uint64{g.opts.ParentToChild, g.opts.ChildToParent}
+	}
+	g.emit(Connected{g.negotiated, pages[0], pages[1]})
 	g.post(&vmbus.RequestOffers{})
 	return nil
 }
@@ -385,7 +403,9 @@ func (g *Guest) forgetAll(letGo bool) {
 		g.emit(ChannelReleased{id})
 	}
 	g.negotiated = vmbus.Negotiated{}
+	g.modifying, g.pause = false, Running
 	g.out.clear()
+	g.held.clear()
 }
 
 // move is the only writer of g.state.

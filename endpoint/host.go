@@ -21,10 +21,14 @@ type HostOptions struct {
 	// RedirectSINT receives the interrupts of channels that ask for redirection;
 	// 0 means this host does not redirect (vmbus-control.md 2.2).
 	RedirectSINT uint8
+	// ParentToChild and ChildToParent are monitor pages this host supplies, as
+	// guest physical addresses; it then grants ServerMonitorPages. Both or none.
+	ParentToChild, ChildToParent uint64
 }
 
 // supportedFeatures is what the core can do; the rest is never granted.
-const supportedFeatures = vmbus.GuestSignalParams | vmbus.RedirectInterrupt | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume
+const supportedFeatures = vmbus.GuestSignalParams | vmbus.RedirectInterrupt | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume |
+	vmbus.ServerMonitorPages
 
 // A Host is the host core of one guest's bus.
 type Host struct {
@@ -32,7 +36,8 @@ type Host struct {
 	state      HostState
 	negotiated vmbus.Negotiated
 	targetVP   uint32
-	monitors   bool // the guest gave us monitor pages
+	monitors   bool  // monitor pages are in use
+	remap      Token // ModifyConnection the driver is working on
 	paused     bool
 	contact    contact    // being set up
 	after      nextAction // what follows a set-up or disconnect
@@ -74,6 +79,7 @@ type operation struct {
 	channel *hostChannel
 	gpadl   *channel.GPADL
 	vp      uint32 // RetargetDevice
+	pages   bool   // RemapMonitors: there will be pages
 }
 
 type socketKey struct{ endpoint, service vmbus.GUID }
@@ -89,6 +95,9 @@ func NewHost(opts HostOptions) *Host {
 	opts.Features &= supportedFeatures
 	if opts.RedirectSINT == 0 {
 		opts.Features &^= vmbus.RedirectInterrupt
+	}
+	if opts.ChildToParent == 0 {
+		opts.Features &^= vmbus.ServerMonitorPages
 	}
 	return &Host{
 		opts:     opts,
@@ -111,6 +120,10 @@ func (h *Host) Negotiated() vmbus.Negotiated { return h.negotiated }
 // nothing waits for the guest and fewer than MaxSocketRequests wait for the
 // host (vmbus-control.md 5.5).
 func (h *Host) WantsMessage() bool {
+	if _, held := h.out.peek(); held && h.paused {
+		_, held = h.NextMessage() // what waits for the end of the pause must not keep Resume out
+		return !held
+	}
 	return h.out.len() == 0 && len(h.sockets) < MaxSocketRequests
 }
 
@@ -215,6 +228,9 @@ func (h *Host) dispatch(m vmbus.Message, tail []byte) error {
 		h.paused = true
 		return nil
 	case *vmbus.Resume:
+		if !h.paused {
+			return &DropError{Message: m.Type(), Reason: "the connection is not paused"}
+		}
 		h.paused = false
 		return nil
 	case *vmbus.Unload:
@@ -270,7 +286,7 @@ func (h *Host) announce(c *hostChannel) {
 	if c.open != channel.Closed { // its device has not closed since the last connection
 		return
 	}
-	if h.table.Announce(c.entry) == nil {
+	if h.table.Announce(c.entry, h.monitors) == nil {
 		h.sendOffer(c)
 	}
 }
@@ -285,9 +301,12 @@ func (h *Host) sendOffer(c *hostChannel) {
 		UserDefined:   e.UserDefined,
 		SubChannel:    e.SubChannel,
 		Channel:       e.ID,
-		MonitorID:     0xFF, // no monitored notification (vmbus-control.md 12, row 8)
-		IsDedicated:   1,
-		ConnectionID:  EventConnection(e.ID),
+		MonitorID:     e.MonitorID,
+
+		MonitorAllocated: monitorBit(e),
+
+		IsDedicated:  1,
+		ConnectionID: EventConnection(e.ID),
 	})
 }
 

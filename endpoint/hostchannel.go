@@ -54,6 +54,10 @@ func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, e
 	req := OpenRequest{
 		Channel: m.Channel, TargetVP: m.TargetVP, NoInterrupt: m.TargetVP == vmbus.NoInterrupt,
 		ConnectionID: EventConnection(m.Channel), EventFlag: uint16(m.Channel), Ring: m.Ring, UserData: m.UserData,
+		MonitorID: vmbus.NoMonitor,
+	}
+	if c.entry.MonitorID != vmbus.NoMonitor && h.monitors && !req.NoInterrupt {
+		req.MonitorID, req.MonitorLatency = c.entry.MonitorID, c.entry.Monitor.Latency
 	}
 	if h.negotiated.Version < vmbus.Win8 {
 		req.TargetVP, req.EventFlag = 0, 0 // one flag, and bits in the interrupt page

@@ -63,6 +63,9 @@ func (h *Host) beginContact(c contact) {
 		h.refuseSetup(c)
 		return
 	}
+	if c.granted.Features&vmbus.ServerMonitorPages != 0 { // the guest's own are not used
+		c.message.ParentToChild, c.message.ChildToParent = h.opts.ParentToChild, h.opts.ChildToParent
+	}
 	setup := SetupConnection{
 		Negotiated: c.granted, ParentToChild: c.message.ParentToChild,
 		ChildToParent: c.message.ChildToParent, ClientID: c.clientID,
@@ -129,7 +132,11 @@ func (h *Host) accept(c contact) vmbus.Message {
 	if c.granted.Version < vmbus.Copper {
 		return &r
 	}
-	return &vmbus.VersionResponse2{VersionResponse: r, Features: c.granted.Features}
+	r2 := vmbus.VersionResponse2{VersionResponse: r, Features: c.granted.Features}
+	if c.granted.Features&vmbus.ServerMonitorPages == 0 {
+		return &r2
+	}
+	return &vmbus.VersionResponse3{VersionResponse2: r2, ParentToChild: h.opts.ParentToChild, ChildToParent: h.opts.ChildToParent}
 }
 
 // refuseSetup answers a contact of a known version that cannot be set up.
@@ -139,6 +146,7 @@ func (h *Host) refuseSetup(c contact) {
 		h.send(&vmbus.VersionResponse{})
 		return
 	}
+	c.granted.Features &^= vmbus.ServerMonitorPages // a failure has no pages
 	switch r := h.accept(c).(type) {
 	case *vmbus.VersionResponse:
 		r.ConnectionState = unknownFailure
@@ -147,16 +155,4 @@ func (h *Host) refuseSetup(c contact) {
 		r.ConnectionState = unknownFailure
 		h.send(r)
 	}
-}
-
-// modifyConnection replaces the guest's monitor pages. This host never uses
-// them, so only the form is checked (vmbus-control.md 3.16).
-func (h *Host) modifyConnection(m vmbus.ModifyConnection) error {
-	if (m.ParentToChild == 0) != (m.ChildToParent == 0) {
-		h.send(&vmbus.ModifyConnectionResponse{ConnectionState: 2})
-		return nil
-	}
-	h.monitors = m.ParentToChild != 0
-	h.send(&vmbus.ModifyConnectionResponse{})
-	return nil
 }

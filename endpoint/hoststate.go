@@ -105,9 +105,13 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 		return
 	}
 	h.paused = false
+	delete(h.tokens, h.remap)
+	h.remap = 0
 	event := channel.GuestGone
 	if on == MachineResets {
 		event = channel.MachineGone
+	}
+	if on != Unloads && !already { // nobody is there who knows what these are about
 		h.out.clear()
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {

@@ -57,6 +57,9 @@ func configure(t *testing.T, d directive) *world {
 		TargetVP:     uint32(d.num("message-vp", 0)),
 
 		OwnEventFlags: d.has("own-flags"),
+		InterruptPage: d.num("interrupts", 0),
+		ParentToChild: d.num("parent", 0),
+		ChildToParent: d.num("child", 0),
 	}
 	if v := version("guest"); v != 0 {
 		guest.Versions = []vmbus.Version{v}
@@ -70,6 +73,8 @@ func configure(t *testing.T, d directive) *world {
 		MaxVersion:         version("max"),
 		ReportSetupFailure: d.text("setup-failure", "") == "openvmm",
 		Features:           vmbus.Features(d.num("grant", 0)),
+		ParentToChild:      d.num("host-parent", 0),
+		ChildToParent:      d.num("host-child", 0),
 		RedirectSINT:       uint8(d.num("redirect-sint", 0)),
 	}
 	return &world{vps: uint32(d.num("vps", 0)), raw: d.has("raw"), mute: d.has("mute"), host: NewHost(host), guest: NewGuest(guest)}
@@ -86,6 +91,7 @@ func TestTables(t *testing.T) {
 		{"connection-guest", GuestTransitions.Check, GuestTransitions.Matrix()},
 		{"open-host", channel.OpenTransitions.Check, channel.OpenTransitions.Matrix()},
 		{"open-guest", channel.GuestTransitions.Check, channel.GuestTransitions.Matrix()},
+		{"pause-guest", PauseTransitions.Check, PauseTransitions.Matrix()},
 		{"gpadl-host", channel.GPADLTransitions.Check, channel.GPADLTransitions.Matrix()},
 	} {
 		t.Run(table.file, func(t *testing.T) {
@@ -103,7 +109,7 @@ func TestEveryVersion(t *testing.T) {
 			if features&^supportedFeatures != 0 || v < vmbus.Copper && features != 0 {
 				continue
 			}
-			w := &world{host: NewHost(HostOptions{RedirectSINT: 7}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
+			w := &world{host: NewHost(HostOptions{RedirectSINT: 7, ParentToChild: 0x1000, ChildToParent: 0x2000}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
 			_, err := w.host.Publish(SocketOffer(guid("port:1388"), guid("00000009"), true, v))
 			require.NoError(t, err)
 			require.NoError(t, w.guest.Connect())

@@ -150,7 +150,9 @@ func guid(s string) vmbus.GUID {
 func (w *world) hostAction(a Action) {
 	switch a := a.(type) {
 	case SetupConnection:
-		w.log("host maps version=%v vp=%d", a.Negotiated.Version, a.TargetVP)
+		w.log("host maps version=%v vp=%d%s", a.Negotiated.Version, a.TargetVP, pages(a.InterruptPage, a.ParentToChild, a.ChildToParent))
+	case RemapMonitors:
+		w.log("host remaps%s", pages(0, a.ParentToChild, a.ChildToParent))
 	case SocketRequested:
 		w.log("host is dialed service=%s endpoint=%s", short(a.Service), short(a.Endpoint))
 		w.dialed = append(w.dialed, a)
@@ -205,6 +207,18 @@ func (w *world) verdict(a Action) uint32 {
 	return vmbus.StatusSuccess
 }
 
+// pages lists the pages that are not zero.
+func pages(interrupt, parentToChild, childToParent uint64) string {
+	s := ""
+	if interrupt != 0 {
+		s += fmt.Sprintf(" interrupts=%#x", interrupt)
+	}
+	if parentToChild != 0 || childToParent != 0 {
+		s += fmt.Sprintf(" monitors=%#x,%#x", parentToChild, childToParent)
+	}
+	return s
+}
+
 func (w *world) logOpen(a OpenDevice) {
 	r := a.Request
 	vp := fmt.Sprintf("vp=%d", r.TargetVP)
@@ -213,6 +227,9 @@ func (w *world) logOpen(a OpenDevice) {
 	}
 	if r.ConnectionID != EventConnection(r.Channel) || r.EventFlag != uint16(r.Channel) {
 		vp += fmt.Sprintf(" connection=%#x flag=%d", r.ConnectionID, r.EventFlag)
+	}
+	if r.MonitorID != vmbus.NoMonitor {
+		vp += fmt.Sprintf(" monitored=%d latency=%d", r.MonitorID, r.MonitorLatency)
 	}
 	if r.Redirected {
 		vp += " redirected"
@@ -235,6 +252,8 @@ func (w *world) answer(a Action, status uint32) {
 		w.host.GPADLDone(a.Token, status)
 	case DropGPADL:
 		w.host.TeardownDone(a.Token)
+	case RemapMonitors:
+		w.host.RemapDone(a.Token, uint8(status))
 	case RetargetDevice:
 		w.host.ModifyDone(a.Token, status == 0)
 	}
@@ -243,7 +262,11 @@ func (w *world) answer(a Action, status uint32) {
 func (w *world) guestAction(a Action) {
 	switch a := a.(type) {
 	case Connected:
-		w.log("guest: connected version=%v features=%#x", a.Negotiated.Version, uint32(a.Negotiated.Features))
+		w.log("guest: connected version=%v features=%#x%s", a.Negotiated.Version, uint32(a.Negotiated.Features), pages(0, a.ParentToChild, a.ChildToParent))
+	case ConnectionModified:
+		w.log("guest: connection modified state=%d", a.State)
+	case Paused:
+		w.log("guest: the host is silent")
 	case ConnectFailed:
 		w.log("guest: %v", a.Err)
 	case OfferArrived:

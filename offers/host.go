@@ -34,6 +34,8 @@ type Offer struct {
 	UserDefined   vmbus.UserData
 	// Order comes before the instance in the order in which ids are assigned.
 	Order uint32
+	// Monitor asks for monitored notification; nil does not.
+	Monitor *Monitor
 }
 
 // State is the guest-visible half of an offer's life.
@@ -94,14 +96,19 @@ var HostTransitions = fsm.Table[State, Event]{
 // Errors of a HostTable, all the publisher's own fault (vmbus.ErrState).
 var (
 	ErrDuplicate = fmt.Errorf("offers: the key is already published: %w", vmbus.ErrState)
+	ErrMonitor   = fmt.Errorf("offers: preset monitor ids are 0..%d: %w", vmbus.MaxMonitorIDs-1, vmbus.ErrState)
 	ErrFull      = fmt.Errorf("offers: all %d channel ids are taken: %w", MaxOffers, vmbus.ErrState)
 )
 
-// An Entry is one offer in a HostTable. ID is 0 while the guest has none.
+// An Entry is one offer in a HostTable. ID is 0 while the guest has none,
+// MonitorID vmbus.NoMonitor without monitored notification.
 type Entry struct {
 	Offer
-	ID    vmbus.ChannelID
-	state State
+	ID        vmbus.ChannelID
+	MonitorID uint8
+	state     State
+	// ownMonitor says that MonitorID came from the table's list.
+	ownMonitor bool
 }
 
 // State returns where the offer is in its life.
@@ -121,6 +128,7 @@ type HostTable struct {
 	primaries map[vmbus.GUID]struct{}
 	used      int // ids taken
 	next      int // no id below next is free
+	monitors  MonitorIDs
 }
 
 // NewHostTable returns an empty table.
@@ -132,6 +140,9 @@ func NewHostTable() *HostTable {
 // Reoffered and is returned. It returns ErrDuplicate for a live key and ErrFull
 // when there are as many offers as ids.
 func (t *HostTable) Publish(o Offer) (*Entry, error) {
+	if o.Monitor != nil && o.Monitor.Preset && o.Monitor.ID >= vmbus.MaxMonitorIDs {
+		return nil, ErrMonitor
+	}
 	if e, ok := t.byKey[o.Key]; ok {
 		if err := e.move(HostPublishes); err != nil {
 			return nil, ErrDuplicate
@@ -145,7 +156,7 @@ func (t *HostTable) Publish(o Offer) (*Entry, error) {
 	if len(t.byKey) >= MaxOffers {
 		return nil, ErrFull
 	}
-	e := &Entry{Offer: o}
+	e := &Entry{Offer: o, MonitorID: vmbus.NoMonitor}
 	t.byKey[o.Key] = e
 	if o.SubChannel == 0 {
 		t.primaries[o.Instance] = struct{}{}
@@ -153,8 +164,9 @@ func (t *HostTable) Publish(o Offer) (*Entry, error) {
 	return e, nil
 }
 
-// Announce gives e the lowest free id and makes it visible.
-func (t *HostTable) Announce(e *Entry) error {
+// Announce gives e the lowest free id and makes it visible. With monitors, the
+// monitor pages are usable and e gets a monitor id if it wants one.
+func (t *HostTable) Announce(e *Entry, monitors bool) error {
 	if t.used >= MaxOffers {
 		return ErrFull
 	}
@@ -165,6 +177,7 @@ func (t *HostTable) Announce(e *Entry) error {
 		t.next++
 	}
 	e.ID = vmbus.ChannelID(t.next)
+	e.MonitorID = t.monitorID(e, monitors)
 	t.byID[t.next] = e
 	t.used++
 	return nil
@@ -187,6 +200,9 @@ func (t *HostTable) Release(e *Entry) (reoffer bool, err error) {
 		return false, err
 	}
 	if was == Reoffered {
+		if e.Monitor == nil { // the new offer does not want what the old one had
+			t.dropMonitor(e)
+		}
 		return true, nil
 	}
 	t.dropID(e)
@@ -250,6 +266,7 @@ func (t *HostTable) dropID(e *Entry) {
 	t.next = min(t.next, int(e.ID))
 	t.used--
 	e.ID = 0
+	t.dropMonitor(e)
 }
 
 func (t *HostTable) remove(e *Entry) {

@@ -24,7 +24,7 @@ func offer(n byte) Offer {
 func publish(t require.TestingT, table *HostTable, o Offer) *Entry {
 	e, err := table.Publish(o)
 	require.NoError(t, err)
-	require.NoError(t, table.Announce(e))
+	require.NoError(t, table.Announce(e, true))
 	return e
 }
 
@@ -119,7 +119,7 @@ func TestHostTableModel(t *testing.T) {
 				if err != nil || e.State() != Hidden {
 					return
 				}
-				require.NoError(t, table.Announce(e))
+				require.NoError(t, table.Announce(e, true))
 				require.NotContains(t, live, e.ID, "the id belongs to another offer")
 				live[e.ID] = e
 			},

@@ -25,6 +25,9 @@ type GuestOptions struct {
 	// many as Core.TargetVP needs.
 	VPs uint32
 
+	// Monitors gives the host monitor pages, so that channels may be offered with
+	// monitored notification.
+	Monitors bool
 	// Offered, SocketRefused and Gone run on the loop and may be nil.
 	Offered       func(vmbus.OfferChannel)
 	SocketRefused func(endpoint.SocketRefused)
@@ -51,12 +54,17 @@ type GuestChannel struct {
 	Offer      vmbus.OfferChannel
 	Negotiated vmbus.Negotiated
 	guest      *Guest
-	connection uint32 // the host listens here
+	connection uint32         // the host listens here
+	monitor    *guestmem.Page // nil unless the channel is monitored
 }
 
 // Signal rings the host's doorbell for this channel. It may be called from any
 // goroutine while the channel is open.
 func (c *GuestChannel) Signal() {
+	if c.monitor != nil {
+		trigger(c.monitor, c.Offer.MonitorID)
+		return
+	}
 	// A host that has unbound the connection hears nothing; it is closing.
 	_ = c.guest.opts.Port.SignalEvent(uint64(c.connection))
 }
@@ -66,6 +74,8 @@ func (c *GuestChannel) Signal() {
 type RingOptions struct {
 	ToHostPages, ToGuestPages int
 	TargetVP                  uint32
+	// LowLatency signals the host at once, also on a monitored channel.
+	LowLatency bool
 }
 
 // An opening is a channel this guest has opened or is opening.
@@ -75,6 +85,7 @@ type opening struct {
 	block  *guestmem.Block
 	rings  *channel.Rings
 	offer  vmbus.OfferChannel
+	ring   RingOptions
 	open   bool
 }
 
@@ -89,6 +100,7 @@ type Guest struct {
 
 	vps        []processor
 	interrupts *guestmem.Page  // the interrupt page
+	monitors   *guestmem.Page  // the child-to-parent monitor page in use, nil without
 	own        *guestmem.Block // all of the above
 
 	openings  map[vmbus.ChannelID]*opening // owned by the loop
@@ -152,13 +164,21 @@ const vectorVMBus = 0xF3
 // page, SINT2, control.
 func (g *Guest) setupSynIC() error {
 	n := max(g.opts.VPs, g.opts.Core.TargetVP+1)
-	block, err := g.opts.Memory.Alloc(int(2*n + 1))
+	pages := int(2*n + 1)
+	if g.opts.Monitors {
+		pages += 2
+	}
+	block, err := g.opts.Memory.Alloc(pages)
 	if err != nil {
 		return fmt.Errorf("live: SynIC pages: %w", err)
 	}
 	g.own = block
 	g.interrupts = block.Pages[2*n]
 	g.opts.Core.InterruptPage = block.PFNs[2*n] * guestmem.PageSize
+	if g.opts.Monitors {
+		g.opts.Core.ParentToChild = block.PFNs[2*n+1] * guestmem.PageSize
+		g.opts.Core.ChildToParent = block.PFNs[2*n+2] * guestmem.PageSize
+	}
 	g.opts.Port.SetInterrupt(g.interrupt)
 	for vp := range n {
 		g.vps = append(g.vps, processor{messages: block.Pages[2*vp], events: block.Pages[2*vp+1]})
@@ -260,7 +280,7 @@ func (g *Guest) startOpen(id vmbus.ChannelID, r RingOptions, d Driver) {
 		d.OpenFailed(err)
 		return
 	}
-	g.openings[id] = &opening{flag: id, driver: d, block: block, rings: rings, offer: offer}
+	g.openings[id] = &opening{flag: id, driver: d, block: block, rings: rings, offer: offer, ring: r}
 	g.doorbells[id].Store(&d)
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
 )
 
@@ -116,6 +117,10 @@ func (g *Guest) act(a endpoint.Action) {
 	switch a := a.(type) {
 	case endpoint.Connected:
 		g.legacy.Store(a.Negotiated.Version < vmbus.Win8)
+		g.monitors = nil
+		if a.ChildToParent != 0 { // without a page channels signal by hypercall, which always works
+			g.monitors, _ = g.opts.Memory.Page(a.ChildToParent / guestmem.PageSize)
+		}
 	case endpoint.ConnectFailed:
 		g.finishConnect(a.Err)
 	case endpoint.OffersDelivered:
@@ -133,6 +138,7 @@ func (g *Guest) act(a endpoint.Action) {
 			g.moveDoorbell(o, a.EventFlag)
 			o.driver.Opened(&GuestChannel{
 				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
+				monitor: g.monitorOf(o),
 			})
 		}
 	case endpoint.OpenFailed:
@@ -157,6 +163,14 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.Disconnected:
 		g.finish(a.Err)
 	}
+}
+
+// monitorOf returns the page through which an open channel signals, or nil.
+func (g *Guest) monitorOf(o *opening) *guestmem.Page {
+	if o.offer.MonitorAllocated&1 == 0 || o.offer.MonitorID >= vmbus.MaxMonitorIDs || o.ring.LowLatency || o.ring.TargetVP == vmbus.NoInterrupt {
+		return nil
+	}
+	return g.monitors
 }
 
 // moveDoorbell makes the host's signals of an open channel arrive on flag. Until

@@ -112,6 +112,7 @@ type Host struct {
 	closed  bool                          // owned by the loop
 
 	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
+	monitor       sampler
 	dropped       atomic.Uint64
 
 	mu    sync.Mutex

@@ -99,7 +99,10 @@ func (h *Host) act(a endpoint.Action) {
 		h.core.SetupDone(h.setup(a))
 	case endpoint.ResetConnection:
 		h.interruptPage.Store(nil)
+		h.monitor.setPage(nil)
 		h.core.ResetDone()
+	case endpoint.RemapMonitors:
+		h.core.RemapDone(a.Token, h.remap(a))
 	case endpoint.Accepted:
 		if h.opts.Connected != nil {
 			h.opts.Connected(a.Negotiated)
@@ -151,13 +154,8 @@ func (h *Host) setup(a endpoint.SetupConnection) bool {
 	if !h.exists(a.TargetVP) {
 		return false
 	}
-	for _, gpa := range []uint64{a.ParentToChild, a.ChildToParent} {
-		if gpa == 0 {
-			continue
-		}
-		if _, err := h.page(gpa); err != nil {
-			return false
-		}
+	if !h.mapMonitors(a.ParentToChild, a.ChildToParent) {
+		return false
 	}
 	if a.InterruptPage == 0 {
 		return true
@@ -168,6 +166,32 @@ func (h *Host) setup(a endpoint.SetupConnection) bool {
 	}
 	h.interruptPage.Store(page)
 	return true
+}
+
+// mapMonitors checks both monitor pages and keeps the one the guest writes; 0 is
+// none. The other is not needed: this host sends no monitored interrupts.
+func (h *Host) mapMonitors(parentToChild, childToParent uint64) bool {
+	if childToParent == 0 {
+		h.monitor.setPage(nil)
+		return true
+	}
+	if parentToChild != 0 { // a host's own may be missing
+		if _, err := h.page(parentToChild); err != nil {
+			return false
+		}
+	}
+	page, err := h.page(childToParent)
+	if err == nil {
+		h.monitor.setPage(page)
+	}
+	return err == nil
+}
+
+func (h *Host) remap(a endpoint.RemapMonitors) uint8 {
+	if !h.mapMonitors(a.ParentToChild, a.ChildToParent) {
+		return vmbus.ConnectionFailed
+	}
+	return vmbus.ConnectionOK
 }
 
 // exists reports whether the guest has a virtual processor vp, as far as the
@@ -205,6 +229,9 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 		return
 	}
 	h.open[a.Request.Channel] = p
+	if a.Request.MonitorID != vmbus.NoMonitor {
+		h.monitor.watch(a.Request, p.device.Doorbell)
+	}
 	h.core.OpenDone(a.Token, vmbus.StatusSuccess)
 }
 
@@ -217,5 +244,8 @@ func (h *Host) closeDevice(p *Offered) {
 	p.channel = nil
 	delete(h.open, c.Request.Channel)
 	h.opts.Port.Unbind(synic.ConnectionID(c.Request.ConnectionID))
+	if c.Request.MonitorID != vmbus.NoMonitor {
+		h.monitor.unwatch(c.Request.MonitorID)
+	}
 	p.device.Close()
 }
