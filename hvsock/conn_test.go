@@ -458,6 +458,36 @@ func TestSpuriousDoorbells(t *testing.T) {
 	})
 }
 
+// CloseWrite on a ring that is known to be broken says so; a link without
+// doorbell and owner works.
+func TestBareLink(t *testing.T) {
+	const readIndex = 4
+	p := newPair(t, pairOptions{})
+	l := p.a.link
+	l.signal, l.events = nil, nil
+	c := newConn(p.a.local, p.a.remote, l)
+	mustWrite(t, c, "x")
+	p.toB[0].Store32(readIndex, 0xFFFFFFF8)
+	_, _ = c.Write([]byte("x")) // finds out, if only when the bytes are written
+	require.ErrorIs(t, c.CloseWrite(), syscall.EIO)
+	_, err := c.Write([]byte("x"))
+	require.ErrorIs(t, err, syscall.EIO)
+	require.NoError(t, c.Close())
+}
+
+// A Read takes the lock for one ring of bytes at most, however large its buffer:
+// Close and detach must get it from a peer that keeps pace.
+func TestReadIsBounded(t *testing.T) {
+	p := newPair(t, pairOptions{ringPages: 2})
+	defer p.close()
+	p.a.link.signal, p.b.link.signal = func() {}, func() {}
+	mustWrite(t, p.a, string(pattern(4000)))
+	p.b.link.inPages = 0
+	n, _, err := p.b.readNow(make([]byte, 4000))
+	require.Zero(t, n, "no pages, no bytes")
+	require.NoError(t, err)
+}
+
 func TestStats(t *testing.T) {
 	p := newPair(t, pairOptions{})
 	defer p.close()

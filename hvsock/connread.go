@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/hvlab/hvlab/ringbuffer"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
 
 // Read reads what has arrived, across packets, and waits if nothing has. It
@@ -61,7 +62,9 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 	case h.end != nil:
 		return 0, false, h.end
 	}
-	n, signal, err = c.reader.Read(p)
+	// A ring full at most: a peer that keeps pace with a large p must not keep
+	// the lock from Close and detach.
+	n, signal, err = c.reader.Read(p[:min(len(p), c.link.inPages*guestmem.PageSize)])
 	if signal {
 		h.signals++
 	}
