@@ -40,8 +40,17 @@ func (e *FailureError) Error() string {
 // Check tries the behaviour on tr, on connections and listeners of its own,
 // which are closed when it returns. The error is a *FailureError.
 func (b Behaviour) Check(tr Transport) error {
+	if reason := attempt(tr, b.check); reason != "" {
+		return &FailureError{Transport: tr.Name, Behaviour: b, Reason: reason}
+	}
+	return nil
+}
+
+// attempt runs f in a session with tr, closes what that has opened, and says why
+// it failed, or "".
+func attempt(tr Transport, f func(*session)) (reason string) {
 	s := &session{tr: tr}
-	s.spawn(func() { b.check(s) })
+	s.spawn(func() { f(s) })
 	over := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -56,10 +65,7 @@ func (b Behaviour) Check(tr Transport) error {
 		s.closeAll() // which may end it; if not, its goroutines are lost
 	}
 	s.closeAll()
-	if reason := s.reason(); reason != "" {
-		return &FailureError{Transport: tr.Name, Behaviour: b, Reason: reason}
-	}
-	return nil
+	return s.reason()
 }
 
 // Run checks every behaviour as a subtest of t.
