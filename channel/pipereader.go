@@ -73,11 +73,39 @@ func (p *PipeReader) Read(b []byte) (n int, signal bool, err error) {
 		want := min(len(b)-n, p.size-p.taken)
 		n += p.ring.CopyPayload(b[n:n+want], pipeHeaderBytes+p.taken)
 		p.take(want)
+		if n < len(b) { // then the packet is through
+			n += p.readRun(b[n:])
+		}
 	}
 	if n > 0 {
 		err = nil
 	}
 	return n, p.release(), err
+}
+
+// readRun copies whole packets into b for as long as they lie in one piece, fit
+// and are unremarkable. Whatever is not is left for next to judge, which loads it
+// anew.
+func (p *PipeReader) readRun(b []byte) (n int) {
+	run := p.ring.Run()
+	packets, at := 0, 0
+	for {
+		packetBytes, word, ok := ringbuffer.SmallPacket(run[at:])
+		size := word >> 32
+		if !ok || uint32(word) != pipeData || size == 0 || size > MaxPipeBytes ||
+			size > uint64(packetBytes-pipeOverheadBytes) || size > uint64(len(b)-n) {
+			break
+		}
+		data := at + ringbuffer.DescriptorBytes + pipeHeaderBytes
+		copy(b[n:], run[data:data+int(size)])
+		n += int(size)
+		at += packetBytes
+		packets++
+	}
+	if packets > 0 {
+		p.ring.Skip(packets, at)
+	}
+	return n
 }
 
 func (p *PipeReader) readMessage(b []byte) (n int, signal bool, err error) {

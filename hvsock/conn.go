@@ -81,14 +81,15 @@ type Conn struct {
 	local, remote Addr
 	link          link
 
-	in, out  half
-	reader   *channel.PipeReader // guarded by in.mu; nil once detached
-	writer   *channel.PipeWriter // guarded by out.mu; nil once detached
-	rest     []byte              // guarded by in.mu; unread bytes saved by detach
-	fruitful bool                // guarded by in.mu; something was read since the last wait
-	stats    Stats               // In guarded by in.mu, Out by out.mu
-	inRing   ringbuffer.Stats    // guarded by in.mu; what Stats saw last, or detach
-	outRing  ringbuffer.Stats    // guarded by out.mu; likewise
+	in, out   half
+	reader    *channel.PipeReader // guarded by in.mu; nil once detached
+	writer    *channel.PipeWriter // guarded by out.mu; nil once detached
+	rest      []byte              // guarded by in.mu; unread bytes saved by detach
+	reads     int                 // guarded by in.mu; Reads that found something since the last wait
+	readBytes int                 // guarded by in.mu; what they found
+	stats     Stats               // In guarded by in.mu, Out by out.mu
+	inRing    ringbuffer.Stats    // guarded by in.mu; what Stats saw last, or detach
+	outRing   ringbuffer.Stats    // guarded by out.mu; likewise
 
 	discarding atomic.Bool // nobody will read: whatever arrives is dropped
 	again      *time.Timer // guarded by in.mu; goes on discarding

@@ -72,7 +72,8 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 		return 0, signal, c.readEnded(err)
 	}
 	c.stats.In.Bytes += uint64(n)
-	c.fruitful = true
+	c.reads++
+	c.readBytes += n
 	return n, signal, nil
 }
 
@@ -95,15 +96,19 @@ func (c *Conn) readEnded(err error) error {
 // awaitData waits for the doorbell, or any other reason to look again. in.mu is
 // held, and given up meanwhile.
 //
-// A reader that has found something since it last waited lets its peer run once
-// before it sleeps, which is cheaper than to be woken if the peer is about to
-// write. (performance.md advises it only after a single packet. Here it made
-// streams of 1 KiB and more 1.15 to 1.25 times as fast after any number, and
-// round trips no slower: five processes, twelve rounds each, taking turns.)
+// Before it sleeps, a reader lets its peer run once, if that is about to write:
+// it has just taken one message, and an answer may bring the next one; or it has
+// taken so much that the writer probably waits for the space. Streams of 1 KiB
+// and more are 1.15 to 1.25 times as fast as with sleeping only. A reader that
+// keeps finding a few small messages runs on a core of its own, as fast as the
+// writer; it sleeps, so that a batch gathers, because each look at a ring in use
+// takes the index's cache line from the writer. That makes streams of 64 bytes
+// about 1.2 times as fast. (internal/bench.)
 func (c *Conn) awaitData() {
 	h := &c.in
-	if c.fruitful {
-		c.fruitful = false
+	yield := c.reads == 1 || c.readBytes >= c.link.inPages*(guestmem.PageSize/4)
+	c.reads, c.readBytes = 0, 0
+	if yield {
 		h.pause(nil)
 		return
 	}

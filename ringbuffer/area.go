@@ -67,7 +67,13 @@ func (a *area) distance(from, to uint32) uint32 {
 func (a *area) freeBytes(write, read uint32) int { return int(a.size - a.distance(read, write)) }
 
 // load64 loads the granule at an aligned offset.
-func (a *area) load64(at uint32) uint64 { return le.Uint64(a.span(at)) }
+func (a *area) load64(at uint32) uint64 {
+	b := a.span(at)
+	if mutating {
+		mutate(b[:granuleBytes])
+	}
+	return le.Uint64(b)
+}
 
 // store64 stores the granule at an aligned offset.
 func (a *area) store64(at uint32, v uint64) { le.PutUint64(a.span(at), v) }
@@ -85,7 +91,11 @@ func (a *area) copyIn(at uint32, b []byte) uint32 {
 // copyOut fills dst from offset at. dst is at most size bytes long.
 func (a *area) copyOut(dst []byte, at uint32) {
 	for len(dst) > 0 {
-		n := copy(dst, a.span(at))
+		b := a.span(at)
+		if mutating {
+			mutate(b[:min(len(b), len(dst))])
+		}
+		n := copy(dst, b)
 		dst = dst[n:]
 		at = a.wrap(at + uint32(n))
 	}

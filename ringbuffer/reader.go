@@ -39,7 +39,7 @@ func NewReader(pages []*guestmem.Page) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{data: newArea(pages[1:]), control: pages[0]}
-	own := r.control.Load32(offReadIndex)
+	own := load32(r.control, offReadIndex)
 	if err := checkIndex(own, own, r.data.size); err != nil {
 		return nil, err
 	}
@@ -87,9 +87,15 @@ func (r *Reader) Hold() error {
 		return r.corrupt(InvalidDataAvailable, uint64(available), DescriptorBytes)
 	}
 	b := r.data.span(at)
+	if mutating {
+		mutate(b[:granuleBytes])
+	}
 	word := le.Uint64(b)
 	if len(b) >= DescriptorBytes {
-		r.head.ID = le.Uint64(b[8:])
+		if mutating {
+			mutate(b[granuleBytes:DescriptorBytes])
+		}
+		r.head.ID = le.Uint64(b[granuleBytes:])
 	} else {
 		r.head.ID = r.data.load64(r.data.wrap(at + 8))
 	}
@@ -119,7 +125,7 @@ func (r *Reader) refresh() error {
 	if r.err != nil {
 		return r.err
 	}
-	if err := r.accept(r.control.Load32(offWriteIndex)); err != nil {
+	if err := r.accept(load32(r.control, offWriteIndex)); err != nil {
 		return err
 	}
 	if r.next == r.write {
@@ -206,6 +212,9 @@ func (r *Reader) CopyPayload(dst []byte, off int) int {
 	n := min(len(dst), r.head.PayloadBytes-off)
 	at := r.payloadAt(off)
 	if b := r.data.span(at); n <= len(b) {
+		if mutating {
+			mutate(b[:n])
+		}
 		copy(dst, b[:n])
 	} else {
 		r.data.copyOut(dst[:n], at)
@@ -265,6 +274,58 @@ func (r *Reader) Advance() {
 	r.advanced++
 }
 
+// Run is the memory, in one piece, of unread packets that is known already: it
+// starts with the oldest packet's descriptor, and may end within a packet. It is
+// empty while a packet is held, and when only a look at the write index could
+// tell (see Hold). What is true of View is true of Run, for descriptors too.
+//
+// With SmallPacket and Skip it is for readers of many small packets, to whom
+// each call per packet is a considerable part of the whole.
+func (r *Reader) Run() []byte {
+	if r.held {
+		return nil
+	}
+	b := r.data.span(r.next)
+	return b[:min(len(b), int(r.data.distance(r.next, r.write)))]
+}
+
+// SmallPacket checks the first packet of what is left of a Run. packetBytes is
+// what to go on by, footer included; first is the first granule of the payload,
+// which starts behind the descriptor. Both are loaded once and must not be loaded
+// again. ok is false if anything is out of the ordinary, the run's end and an
+// empty payload included. That is not judged here: Skip what came before, and
+// Hold will tell.
+func SmallPacket(run []byte) (packetBytes int, first uint64, ok bool) {
+	if len(run) < OverheadBytes+granuleBytes {
+		return 0, 0, false
+	}
+	if mutating {
+		mutate(run[:granuleBytes])
+	}
+	word := le.Uint64(run)
+	packetBytes = int(word>>32&0xFFFF)*granuleBytes + TrailerBytes
+	// In-band, offset8 = 2, at most FlagCompletion. Since the payload has a
+	// granule, so small a len8 that offset8 would be wrong is excluded too.
+	if word&^(0xFFFF<<32|uint64(FlagCompletion)<<48) != uint64(InBand)|2<<16 ||
+		packetBytes < OverheadBytes+granuleBytes || packetBytes > len(run) {
+		return 0, 0, false
+	}
+	if mutating {
+		mutate(run[DescriptorBytes : DescriptorBytes+granuleBytes])
+	}
+	return packetBytes, le.Uint64(run[DescriptorBytes:]), true
+}
+
+// Skip steps past packets at the start of the Run, which together take that
+// many bytes of it, without freeing them.
+func (r *Reader) Skip(packets, bytes int) {
+	if r.held || bytes < 0 || bytes > int(r.data.distance(r.next, r.write)) {
+		return
+	}
+	r.next = r.data.wrap(r.next + uint32(bytes))
+	r.advanced += uint64(packets)
+}
+
 // Next copies the oldest unread packet's payload into buf and steps past it
 // without freeing it; Commit returns the space to the writer.
 //
@@ -291,7 +352,7 @@ func (r *Reader) Drained() bool { return r.next == r.write }
 
 // WriterWaits says whether the writer has stored a pending size, from a fresh
 // load. A reader that releases lazily must look before it leaves the ring.
-func (r *Reader) WriterWaits() bool { return r.control.Load32(offPendingSize) != 0 }
+func (r *Reader) WriterWaits() bool { return load32(r.control, offPendingSize) != 0 }
 
 // Commit releases the packets stepped past with one store of the read index and
 // says whether the writer must be signalled: it is if it waits for a number of
@@ -306,8 +367,8 @@ func (r *Reader) Commit() (signal bool) {
 		return false
 	}
 	r.control.Store32(offReadIndex, r.next)
-	features := r.control.Load32(offFeatures)
-	pending := r.control.Load32(offPendingSize)
+	features := load32(r.control, offFeatures)
+	pending := load32(r.control, offPendingSize)
 	r.committed = r.next
 	r.stats.Packets += r.advanced
 	r.stats.Bytes += uint64(freed)
@@ -328,7 +389,7 @@ func (r *Reader) crosses(freed, pending uint32) bool {
 	if r.anyFree {
 		return true
 	}
-	if r.err != nil || r.accept(r.control.Load32(offWriteIndex)) != nil {
+	if r.err != nil || r.accept(load32(r.control, offWriteIndex)) != nil {
 		return false // reported by the next Peek
 	}
 	// The writer may already have filled what was just released, so the free
@@ -356,7 +417,7 @@ func (r *Reader) Mask() { r.control.Store32(offMask, 1) }
 // Commit first, or the writer finds the ring not empty and keeps quiet too.
 func (r *Reader) Unmask() (more bool) {
 	r.control.Store32(offMask, 0)
-	return r.control.Load32(offWriteIndex) != r.next
+	return load32(r.control, offWriteIndex) != r.next
 }
 
 // Readable takes a fresh look at the write index and says whether a packet is
@@ -370,7 +431,7 @@ func (r *Reader) Readable() (bool, error) {
 	if r.held {
 		return true, nil
 	}
-	if err := r.accept(r.control.Load32(offWriteIndex)); err != nil {
+	if err := r.accept(load32(r.control, offWriteIndex)); err != nil {
 		return false, err
 	}
 	return r.next != r.write, nil

@@ -34,11 +34,11 @@ func NewWriter(pages []*guestmem.Page) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{data: newArea(pages[1:]), control: pages[0]}
-	own := w.control.Load32(offWriteIndex)
+	own := load32(w.control, offWriteIndex)
 	if err := checkIndex(own, own, w.data.size); err != nil {
 		return nil, err
 	}
-	read := w.control.Load32(offReadIndex)
+	read := load32(w.control, offReadIndex)
 	if err := checkIndex(read, own, w.data.size); err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func (w *Writer) FreeBytes() (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
-	if err := w.accept(w.control.Load32(offReadIndex)); err != nil {
+	if err := w.accept(load32(w.control, offReadIndex)); err != nil {
 		return 0, err
 	}
 	return w.data.freeBytes(w.next, w.read), nil
@@ -206,8 +206,8 @@ func (w *Writer) Commit() (signal bool) {
 	}
 	old := w.committed
 	w.control.Store32(offWriteIndex, w.next)
-	mask := w.control.Load32(offMask)
-	read := w.control.Load32(offReadIndex)
+	mask := load32(w.control, offMask)
+	read := load32(w.control, offReadIndex)
 	w.stats.Packets += w.staged
 	w.stats.Bytes += uint64(w.data.distance(old, w.next))
 	w.committed, w.staged = w.next, 0
