@@ -36,6 +36,7 @@ var layers = map[string]layer{
 	"sim":           {floor: 5, modules: core},
 	"sim/kvmguest":  {floor: 5, beside: []string{"sim"}, modules: []string{uuidModule, syncModule, "golang.org/x/sys"}},
 	"sim/services":  {floor: 5, modules: core},
+	"sim/bridge":    {floor: 5, beside: []string{"sim"}, modules: core},
 	"hvsock/native": {floor: 5, modules: anyModule},
 	"fuzz":          {floor: 5, modules: core},
 
