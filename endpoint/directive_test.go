@@ -88,6 +88,7 @@ var directives = map[string]func(*world, directive) error{
 	"send":    (*world).send,
 	"tell":    (*world).tell,
 	"lose":    func(w *world, d directive) error { w.lossy = d.text("direct", "yes") == "yes"; return nil },
+	"trust":   func(w *world, d directive) error { w.trusted = d.text("path", "yes") == "yes"; return nil },
 	"usage":   func(w *world, _ directive) error { w.log("%s", w.usage()); return nil },
 	"run":     func(*world, directive) error { return nil },
 }
@@ -103,7 +104,11 @@ func (w *world) do(d directive) error {
 
 func (w *world) publish(d directive) error {
 	id, err := w.host.Publish(offers.Offer{
-		Key:   offers.Key{Interface: guid(d.text("interface", "00000001")), Instance: guid(d.text("instance", "00000002"))},
+		Key: offers.Key{
+			Interface: guid(d.text("interface", "00000001")), Instance: guid(d.text("instance", "00000002")),
+			SubChannel: uint16(d.num("sub", 0)),
+		},
+		Order: uint32(d.num("order", 0)), NotDedicated: d.has("not-dedicated"), MMIOMegabytes: uint16(d.num("mmio", 0)),
 		Flags: vmbus.OfferFlags(d.num("flags", 0)),
 
 		Monitor: monitor(d),
@@ -167,7 +172,7 @@ func (w *world) post(d directive) error {
 // GPADL message.
 func (w *world) send(d directive) error {
 	b := encode(d)
-	w.dropped("host", w.host.Receive(uint32(d.num("port", 1)), b))
+	w.dropped("host", w.host.ReceiveFrom(Source{Port: uint32(d.num("port", 1)), Trusted: d.has("trusted")}, b))
 	return nil
 }
 

@@ -32,6 +32,16 @@ type GuestOptions struct {
 	// OwnEventFlags makes the guest choose the event flags of its channels,
 	// lowest free first, where the host grants GuestSignalParams.
 	OwnEventFlags bool
+	// MinVersion ends the walk down the versions; 0 does not. An isolated Linux
+	// guest has vmbus.Win10RS5.
+	MinVersion vmbus.Version
+	// Interfaces are the only ones this guest accepts offers of; nil accepts all.
+	// Others are ignored without any message, as an isolated Linux guest does.
+	Interfaces []vmbus.GUID
+	// RequirePrimary ignores a sub-channel without its primary and a second
+	// primary, as FreeBSD does (vmbus-control.md 6.5 and 12, row 32). The default,
+	// Linux, takes what is offered.
+	RequirePrimary bool
 }
 
 // An OpenParams is what a driver opens a channel with.
@@ -57,6 +67,7 @@ type Guest struct {
 	opts       GuestOptions
 	state      GuestState
 	versions   []vmbus.Version // not tried yet, the first is in flight
+	tried      []vmbus.Version // the whole list of this walk
 	negotiated vmbus.Negotiated
 	port       uint32 // connection id for everything but a contact
 
@@ -152,7 +163,8 @@ func (g *Guest) Connect() error {
 	if err := g.move(Connects); err != nil {
 		return callerError(err)
 	}
-	g.versions = g.opts.Versions
+	g.versions = slices.DeleteFunc(slices.Clone(g.opts.Versions), func(v vmbus.Version) bool { return v < g.opts.MinVersion })
+	g.tried = g.versions
 	g.contactNext()
 	return nil
 }
@@ -161,7 +173,7 @@ func (g *Guest) Connect() error {
 func (g *Guest) contactNext() {
 	if len(g.versions) == 0 {
 		_ = g.move(ListExhausted)
-		g.emit(ConnectFailed{&VersionError{Tried: g.opts.Versions}})
+		g.emit(ConnectFailed{&VersionError{Tried: g.tried}})
 		return
 	}
 	v := g.versions[0]

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/vmbus"
@@ -28,6 +29,9 @@ func (g *Guest) offer(m vmbus.OfferChannel) error {
 	if c := g.channels[m.Channel]; c != nil && c.stale {
 		g.forgetReserved(m.Channel, c) // its close was answered and the answer lost
 	}
+	if why := g.unwelcome(m); why != "" {
+		return &DropError{Message: vmbus.TypeOfferChannel, Channel: m.Channel, Reason: why}
+	}
 	item, err := g.catalogue.Offer(m)
 	if err != nil {
 		g.end(err)
@@ -36,6 +40,32 @@ func (g *Guest) offer(m vmbus.OfferChannel) error {
 	g.channels[m.Channel] = &guestChannel{item: item}
 	g.emit(OfferArrived{m})
 	return nil
+}
+
+// unwelcome says why this guest ignores an offer, or "". An id in use is not
+// among the reasons: it is a contradiction.
+func (g *Guest) unwelcome(m vmbus.OfferChannel) string {
+	if g.channels[m.Channel] != nil {
+		return ""
+	}
+	if g.opts.Interfaces != nil && !slices.Contains(g.opts.Interfaces, m.Interface) {
+		return "this guest does not trust the interface"
+	}
+	if !g.opts.RequirePrimary {
+		return ""
+	}
+	primary := false
+	for _, c := range g.channels {
+		o := c.item.Offer
+		primary = primary || o.Instance == m.Instance && o.Interface == m.Interface && o.SubChannel == 0
+	}
+	switch {
+	case m.SubChannel == 0 && primary:
+		return "the guest knows this device already"
+	case m.SubChannel != 0 && !primary:
+		return "it is a sub-channel of nothing"
+	}
+	return ""
 }
 
 // rescind handles RescindChannelOffer. A pending open ends in this very step;

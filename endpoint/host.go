@@ -12,8 +12,13 @@ import (
 type HostOptions struct {
 	// MaxVersion is the newest version served; 0 means vmbus.Copper.
 	MaxVersion vmbus.Version
-	// Features masks what may be granted; 0 means everything the core can do.
+	// Features masks what may be granted; 0 means everything but GPAPinning, which
+	// a host must be configured for. ConfidentialChannels is granted only to a
+	// trusted contact.
 	Features vmbus.Features
+	// AbsoluteOrder makes Offer.Order come first when channel ids are assigned,
+	// before the interface.
+	AbsoluteOrder bool
 	// ReportSetupFailure answers a contact that cannot be set up with
 	// supported=1 and state 2, as OpenVMM does. The default, supported=0, lets
 	// Linux try another version (vmbus-control.md 12, row 1).
@@ -26,9 +31,8 @@ type HostOptions struct {
 	ParentToChild, ChildToParent uint64
 }
 
-// supportedFeatures is what the core can do; the rest is never granted.
-const supportedFeatures = vmbus.GuestSignalParams | vmbus.RedirectInterrupt | vmbus.ConnectionModify | vmbus.ClientIDs | vmbus.PauseResume |
-	vmbus.ServerMonitorPages
+// defaultFeatures is what a host grants that was told nothing else.
+const defaultFeatures = vmbus.AllFeatures &^ vmbus.GPAPinning
 
 // A Host is the host core of one guest's bus.
 type Host struct {
@@ -36,6 +40,7 @@ type Host struct {
 	state      HostState
 	negotiated vmbus.Negotiated
 	targetVP   uint32
+	trusted    bool  // the guest came on a path nobody can listen to
 	monitors   bool  // monitor pages are in use
 	remap      Token // ModifyConnection the driver is working on
 	paused     bool
@@ -67,6 +72,7 @@ type hostChannel struct {
 	reopen  *vmbus.OpenChannel2 // waits in ClosingReopen
 	pending Token               // open or close the device is working on
 	modify  Token               // ModifyChannel the device is working on
+	trusted bool                // reserved by a trusted connection
 	reply   target              // where answers about a reserved channel go
 	stale   bool                // reserved by a connection that is over, or that never asked for offers
 	// nextVP is the newest target asked for while modify is pending, before
@@ -90,9 +96,9 @@ func NewHost(opts HostOptions) *Host {
 		opts.MaxVersion = vmbus.Copper
 	}
 	if opts.Features == 0 {
-		opts.Features = supportedFeatures
+		opts.Features = defaultFeatures
 	}
-	opts.Features &= supportedFeatures
+	opts.Features &= vmbus.AllFeatures
 	if opts.RedirectSINT == 0 {
 		opts.Features &^= vmbus.RedirectInterrupt
 	}
@@ -172,19 +178,35 @@ func (h *Host) take(t Token) *operation {
 	return op
 }
 
-// Receive handles one message the guest posted on connection id port. The
-// payload is not kept. An error says why the message was dropped; the
-// connection lives.
+// A Source says how a message reached the host.
+type Source struct {
+	Port uint32 // connection id it was posted on
+	// Trusted says that nobody between guest and host could read or change it: a
+	// paravisor's encrypted path. A trusted connection listens to nothing else.
+	Trusted bool
+}
+
+// Receive handles one message the guest posted on connection id port, on a path
+// that is not trusted. The payload is not kept. An error says why the message was
+// dropped; the connection lives.
 func (h *Host) Receive(port uint32, payload []byte) error {
+	return h.ReceiveFrom(Source{Port: port}, payload)
+}
+
+// ReceiveFrom is Receive for a message from anywhere.
+func (h *Host) ReceiveFrom(from Source, payload []byte) error {
 	m, tail, err := vmbus.ParseFrom(vmbus.GuestToHost, payload, h.negotiated)
 	if err != nil {
 		return err
 	}
+	if h.trusted && !from.Trusted {
+		return &DropError{Message: m.Type(), Reason: "the connection is trusted and the message is not"}
+	}
 	if m.Type() == vmbus.TypeInitiateContact {
-		return h.receiveContact(port, m)
+		return h.receiveContact(from, m)
 	}
 	if m, ok := m.(*vmbus.CloseReservedChannel); ok && !h.paused {
-		return h.closeReserved(*m)
+		return h.closeReserved(from, *m)
 	}
 	if !h.connected() {
 		return &DropError{Message: m.Type(), Reason: "the connection is " + h.state.String()}
@@ -247,7 +269,7 @@ func (h *Host) requestOffers() error {
 	if err := h.move(RequestsOffers); err != nil {
 		return &DropError{Message: vmbus.TypeRequestOffers, Reason: "offers were requested already", Cause: err}
 	}
-	for _, e := range h.table.Sorted() {
+	for _, e := range h.table.Sorted(h.opts.AbsoluteOrder) {
 		h.announce(h.byEntry[e])
 	}
 	h.send(&vmbus.AllOffersDelivered{})
@@ -281,9 +303,13 @@ func (h *Host) Publish(o offers.Offer) (OfferID, error) {
 }
 
 // announce gives c an id and sends the offer. With every id taken the offer
-// stays hidden.
+// stays hidden; so does a sub-channel of a primary the guest does not know, and
+// every sub-channel below 2.4.
 func (h *Host) announce(c *hostChannel) {
 	if c.open != channel.Closed { // its device has not closed since the last connection
+		return
+	}
+	if !h.table.MayAnnounce(c.entry) || c.entry.SubChannel != 0 && h.negotiated.Version < vmbus.Win8 {
 		return
 	}
 	if h.table.Announce(c.entry, h.monitors) == nil {
@@ -305,9 +331,16 @@ func (h *Host) sendOffer(c *hostChannel) {
 
 		MonitorAllocated: monitorBit(e),
 
-		IsDedicated:  1,
+		IsDedicated:  dedicatedBit(e),
 		ConnectionID: EventConnection(e.ID),
 	})
+}
+
+func dedicatedBit(e *offers.Entry) uint16 {
+	if e.NotDedicated {
+		return 0
+	}
+	return 1
 }
 
 // visibleFlags clears the flags whose feature was not granted.
@@ -329,13 +362,21 @@ func (h *Host) connected() bool { return h.state == Negotiated || h.state == Off
 // (vmbus-control.md 1.4).
 func EventConnection(id vmbus.ChannelID) uint32 { return uint32(id) | VMBusSINT<<12 }
 
-// Revoke withdraws an offer. The device must have stopped using the channel's
+// Revoke withdraws an offer, the sub-channels of a primary channel before it
+// (faults.md HC-13). The device must have stopped using the channel's
 // rings; its pending operations are forgotten. OfferGone follows when the guest
 // has released the id.
 func (h *Host) Revoke(id OfferID) error {
 	c := h.channels[id]
 	if c == nil || c.entry.State() == offers.Revoked {
 		return fmt.Errorf("endpoint: offer %d is not published: %w", id, vmbus.ErrState)
+	}
+	for _, sub := range h.table.SubChannels(c.entry) {
+		if sub.State() != offers.Revoked {
+			if err := h.Revoke(h.byEntry[sub].id); err != nil {
+				return err
+			}
+		}
 	}
 	h.endModify(c)
 	h.cancel(c)

@@ -191,8 +191,15 @@ func (h *Host) relIDReleased(id vmbus.ChannelID) error {
 		return &DropError{Message: vmbus.TypeRelIDReleased, Channel: id, Reason: "the offer is " + c.entry.State().String(), Cause: err}
 	}
 	switch {
-	case reoffer:
+	case reoffer && h.table.MayAnnounce(c.entry):
 		h.sendOffer(c)
+		for _, sub := range h.table.SubChannels(c.entry) {
+			if sub.State() == offers.Hidden {
+				h.announce(h.byEntry[sub])
+			}
+		}
+	case reoffer: // a sub-channel whose primary is not back yet follows it
+		h.table.Hide(c.entry)
 	case c.entry.State() == offers.Gone:
 		h.forget(c)
 	}

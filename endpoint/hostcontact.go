@@ -12,12 +12,13 @@ type contact struct {
 	clientID vmbus.GUID
 	info     vmbus.TargetInfo
 	granted  vmbus.Negotiated
+	trusted  bool
 }
 
 // receiveContact runs the checks of vmbus-control.md 2.5 in their order.
 // Parsing did checks 1 and 2.
-func (h *Host) receiveContact(port uint32, m vmbus.Message) error {
-	var c contact
+func (h *Host) receiveContact(from Source, m vmbus.Message) error {
+	c := contact{trusted: from.Trusted}
 	switch m := m.(type) {
 	case *vmbus.InitiateContact:
 		c.message = *m
@@ -28,7 +29,7 @@ func (h *Host) receiveContact(port uint32, m vmbus.Message) error {
 	if c.message.Version >= vmbus.Win10V5 {
 		info := vmbus.UnpackTargetInfo(c.message.Version, c.message.TargetInfo)
 		c.info.Features = info.Features
-		if port != MessagePort { // the bytes are ignored on the single-client port
+		if from.Port != MessagePort { // the bytes are ignored on the single-client port
 			c.info.SINT, c.info.VTL = info.SINT, info.VTL
 		}
 	}
@@ -58,6 +59,9 @@ func (h *Host) beginContact(c contact) {
 	c.granted = vmbus.Negotiated{Version: v}
 	if v >= vmbus.Copper {
 		c.granted.Features = c.info.Features & h.opts.Features
+		if !c.trusted {
+			c.granted.Features &^= vmbus.ConfidentialChannels
+		}
 	}
 	if (c.message.ParentToChild == 0) != (c.message.ChildToParent == 0) {
 		h.refuseSetup(c)
@@ -79,7 +83,7 @@ func (h *Host) beginContact(c contact) {
 	if h.move(Contacts) != nil {
 		return
 	}
-	h.contact = c
+	h.contact, h.trusted = c, c.trusted
 	h.emit(setup)
 }
 
@@ -93,6 +97,7 @@ func (h *Host) SetupDone(ok bool) {
 	h.contact = contact{}
 	if !ok {
 		_ = h.move(SetUpFails)
+		h.trusted = false
 		h.refuseSetup(c)
 		next := h.after
 		h.after = nextAction{}

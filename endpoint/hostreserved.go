@@ -26,7 +26,7 @@ func (h *Host) openReserved(m vmbus.OpenReservedChannel) error {
 		return &DropError{Message: vmbus.TypeOpenReservedChannel, Channel: m.Channel, Reason: "the channel is " + c.open.String(), Cause: err}
 	}
 	c.reply = target{m.TargetVP, uint8(m.TargetSINT)}
-	c.stale = h.state != OffersSent
+	c.stale, c.trusted = h.state != OffersSent, h.trusted
 	h.startOpen(c, vmbus.OpenChannel2{OpenChannel: vmbus.OpenChannel{
 		Channel: m.Channel, Ring: m.Ring, HostOffset: m.HostOffset, TargetVP: vmbus.NoInterrupt,
 	}})
@@ -34,13 +34,16 @@ func (h *Host) openReserved(m vmbus.OpenReservedChannel) error {
 }
 
 // closeReserved handles CloseReservedChannel, in every state of the connection.
-func (h *Host) closeReserved(m vmbus.CloseReservedChannel) error {
+func (h *Host) closeReserved(from Source, m vmbus.CloseReservedChannel) error {
 	c, err := h.lookup(vmbus.TypeCloseReservedChannel, m.Channel)
 	if err != nil {
 		return err
 	}
 	if !c.entry.Visible() {
 		return nil
+	}
+	if c.open.Reserved() && c.trusted && !from.Trusted {
+		return &DropError{Message: vmbus.TypeCloseReservedChannel, Channel: m.Channel, Reason: "a trusted connection has reserved the channel"}
 	}
 	if err := c.move(channel.GuestUnreserves); err != nil {
 		return &DropError{Message: vmbus.TypeCloseReservedChannel, Channel: m.Channel, Reason: "the channel is " + c.open.String(), Cause: err}

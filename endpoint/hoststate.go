@@ -152,7 +152,7 @@ func (h *Host) ResetDone() {
 	h.resetting = false
 	version := h.negotiated.Version
 	h.negotiated = vmbus.Negotiated{}
-	h.monitors = false
+	h.monitors, h.trusted = false, false
 	next := h.after
 	h.after = nextAction{}
 	switch next.kind {

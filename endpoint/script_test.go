@@ -58,8 +58,17 @@ func configure(t *testing.T, d directive) *world {
 
 		OwnEventFlags: d.has("own-flags"),
 		InterruptPage: d.num("interrupts", 0),
-		ParentToChild: d.num("parent", 0),
-		ChildToParent: d.num("child", 0),
+		MinVersion:    version("min"),
+
+		RequirePrimary: d.text("profile", "") == "freebsd",
+		ParentToChild:  d.num("parent", 0),
+		ChildToParent:  d.num("child", 0),
+	}
+	if d.has("client") {
+		guest.ClientID = guid(d.text("client", ""))
+	}
+	if d.has("only") {
+		guest.Interfaces = []vmbus.GUID{guid(d.text("only", ""))}
 	}
 	if v := version("guest"); v != 0 {
 		guest.Versions = []vmbus.Version{v}
@@ -75,9 +84,10 @@ func configure(t *testing.T, d directive) *world {
 		Features:           vmbus.Features(d.num("grant", 0)),
 		ParentToChild:      d.num("host-parent", 0),
 		ChildToParent:      d.num("host-child", 0),
+		AbsoluteOrder:      d.has("absolute-order"),
 		RedirectSINT:       uint8(d.num("redirect-sint", 0)),
 	}
-	return &world{vps: uint32(d.num("vps", 0)), raw: d.has("raw"), mute: d.has("mute"), host: NewHost(host), guest: NewGuest(guest)}
+	return &world{trusted: d.has("trusted"), vps: uint32(d.num("vps", 0)), raw: d.has("raw"), mute: d.has("mute"), host: NewHost(host), guest: NewGuest(guest)}
 }
 
 // TestTables holds the full state x event matrices.
@@ -105,11 +115,11 @@ func TestTables(t *testing.T) {
 // every feature set the host can grant.
 func TestEveryVersion(t *testing.T) {
 	for _, v := range vmbus.Versions() {
-		for features := vmbus.Features(0); features <= supportedFeatures; features++ {
-			if features&^supportedFeatures != 0 || v < vmbus.Copper && features != 0 {
+		for features := vmbus.Features(0); features <= vmbus.AllFeatures; features++ {
+			if v < vmbus.Copper && features != 0 {
 				continue
 			}
-			w := &world{host: NewHost(HostOptions{RedirectSINT: 7, ParentToChild: 0x1000, ChildToParent: 0x2000}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
+			w := &world{trusted: true, host: NewHost(HostOptions{Features: vmbus.AllFeatures, RedirectSINT: 7, ParentToChild: 0x1000, ChildToParent: 0x2000}), guest: NewGuest(GuestOptions{Versions: []vmbus.Version{v}, Features: features})}
 			_, err := w.host.Publish(SocketOffer(guid("port:1388"), guid("00000009"), true, v))
 			require.NoError(t, err)
 			require.NoError(t, w.guest.Connect())

@@ -13,18 +13,19 @@ import (
 // a driver whose devices answer at once or, with "device manual", on command.
 // Everything that happens is one line of trace.
 type world struct {
-	host   *Host
-	guest  *Guest
-	trace  strings.Builder
-	manual bool
-	vps    uint32 // the guest's virtual processors; 0 is any number
-	lossy  bool   // the slot of a direct message is always busy
-	mute   bool   // there is no host core: a scenario writes the host's messages itself
-	raw    bool   // there is no guest core: a scenario writes the guest's messages itself
-	toHost []Posting
-	toMe   [][]byte // host to guest
-	asked  []Action // device requests waiting for "device ..."
-	dialed []SocketRequested
+	host    *Host
+	guest   *Guest
+	trace   strings.Builder
+	manual  bool
+	vps     uint32 // the guest's virtual processors; 0 is any number
+	lossy   bool   // the slot of a direct message is always busy
+	mute    bool   // there is no host core: a scenario writes the host's messages itself
+	raw     bool   // there is no guest core: a scenario writes the guest's messages itself
+	trusted bool   // the guest's messages reach the host on a trusted path
+	toHost  []Posting
+	toMe    [][]byte // host to guest
+	asked   []Action // device requests waiting for "device ..."
+	dialed  []SocketRequested
 }
 
 func newWorld() *world {
@@ -69,7 +70,7 @@ func (w *world) step() bool {
 	if len(w.toHost) > 0 && w.host.WantsMessage() {
 		m := w.toHost[0]
 		w.toHost = w.toHost[1:]
-		w.dropped("host", w.host.Receive(m.Port, m.Payload))
+		w.dropped("host", w.host.ReceiveFrom(Source{m.Port, w.trusted}, m.Payload))
 		return true
 	}
 	return false

@@ -36,6 +36,9 @@ type Offer struct {
 	Order uint32
 	// Monitor asks for monitored notification; nil does not.
 	Monitor *Monitor
+	// NotDedicated makes the guest set its bit of the interrupt page before it
+	// signals, as hosts of old versions want it (vmbus-control.md 1.4).
+	NotDedicated bool
 }
 
 // State is the guest-visible half of an offer's life.
@@ -96,6 +99,7 @@ var HostTransitions = fsm.Table[State, Event]{
 // Errors of a HostTable, all the publisher's own fault (vmbus.ErrState).
 var (
 	ErrDuplicate = fmt.Errorf("offers: the key is already published: %w", vmbus.ErrState)
+	ErrNoPrimary = fmt.Errorf("offers: a sub-channel needs its primary channel: %w", vmbus.ErrState)
 	ErrMonitor   = fmt.Errorf("offers: preset monitor ids are 0..%d: %w", vmbus.MaxMonitorIDs-1, vmbus.ErrState)
 	ErrFull      = fmt.Errorf("offers: all %d channel ids are taken: %w", MaxOffers, vmbus.ErrState)
 )
@@ -142,6 +146,9 @@ func NewHostTable() *HostTable {
 func (t *HostTable) Publish(o Offer) (*Entry, error) {
 	if o.Monitor != nil && o.Monitor.Preset && o.Monitor.ID >= vmbus.MaxMonitorIDs {
 		return nil, ErrMonitor
+	}
+	if o.SubChannel != 0 && !t.hasPrimary(o.Key) {
+		return nil, ErrNoPrimary
 	}
 	if e, ok := t.byKey[o.Key]; ok {
 		if err := e.move(HostPublishes); err != nil {
@@ -239,9 +246,10 @@ func (t *HostTable) Lookup(id vmbus.ChannelID) *Entry {
 }
 
 // Sorted returns the hidden offers in the order in which ids are assigned:
-// interface, order, instance, sub-channel. The order is stable over reconnects
-// (vmbus-control.md 2.7).
-func (t *HostTable) Sorted() []*Entry {
+// interface, order, instance, sub-channel; with absolute, order comes before the
+// interface. A sub-channel has the order of its primary, so that it follows it.
+// The order is stable over reconnects (vmbus-control.md 2.7).
+func (t *HostTable) Sorted(absolute bool) []*Entry {
 	var list []*Entry
 	for _, e := range t.byKey {
 		if e.state == Hidden {
@@ -249,7 +257,12 @@ func (t *HostTable) Sorted() []*Entry {
 		}
 	}
 	slices.SortFunc(list, func(a, b *Entry) int {
-		return cmp.Or(slices.Compare(a.Interface[:], b.Interface[:]), cmp.Compare(a.Order, b.Order),
+		order := cmp.Compare(t.order(a), t.order(b))
+		first := 0
+		if absolute {
+			first = order
+		}
+		return cmp.Or(first, slices.Compare(a.Interface[:], b.Interface[:]), order,
 			slices.Compare(a.Instance[:], b.Instance[:]), cmp.Compare(a.SubChannel, b.SubChannel))
 	})
 	return list

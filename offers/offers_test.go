@@ -106,7 +106,7 @@ func TestDisconnect(t *testing.T) {
 	require.Equal(t, 1, n, "a rescinded offer is gone with the connection")
 	require.Zero(t, ids)
 	require.Equal(t, Hidden, keeps.State())
-	require.Equal(t, []*Entry{keeps}, table.Sorted(), "it is offered again on the next RequestOffers")
+	require.Equal(t, []*Entry{keeps}, table.Sorted(false), "it is offered again on the next RequestOffers")
 }
 
 // I-RELID-UNIQ and I-RELID-RANGE of faults.md 3, against a set of live ids.
