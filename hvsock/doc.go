@@ -1,42 +1,39 @@
 // Package hvsock is Hyper-V sockets: byte streams between a virtual machine and
-// its host, one VMBus channel each.
+// its host, each over a VMBus channel of its own.
 //
-// A connection goes through three stages, and the package has a part for each:
+// An [Addr] names a partition (a VM id, or a wildcard such as [Parent]) and a
+// service. Between Windows ends a service is any GUID; Linux and FreeBSD guests
+// know 32-bit ports, which [ServiceIDFromPort] writes into a GUID. A [Conn] is a
+// net.Conn with CloseRead and CloseWrite, a [Listener] a net.Listener with
+// SetDeadline.
 //
-//	naming      Addr, ParseAddr, ServiceIDFromPort      addr.go, ids.go, sockaddr.go
-//	connecting  GuestStack and HostStack: dial, listen   guest.go, host.go, machine.go,
-//	            and the socket machines of both sides    registry.go, dial.go, loopback.go
-//	streaming   Conn and Listener                        conn*.go, backlog.go, deadline.go
+// Who does what, file by file:
 //
-// # Naming
+//   - addr.go, ids.go, sockaddr.go: addresses as text, as GUIDs, as ports, and
+//     as the bytes of SOCKADDR_HV and sockaddr_vm.
+//   - conn*.go, deadline.go: the data path. A Conn reads and writes its rings
+//     directly, under one lock per direction; no goroutine stands between.
+//   - backlog.go, registry.go, ports.go: listeners, and which one a connection
+//     reaches.
+//   - machine.go: a socket's life as two transition tables, guest and host.
+//   - guest.go, host.go: [GuestStack] and [HostStack] drive those tables over the
+//     buses of package live.
+//   - loopback.go: two sockets of one partition.
 //
-// An address is a VM id and a service id, both GUIDs. The VM id says who: Parent
-// is the host, seen from its guest; a virtual machine's own id is that guest,
-// seen from its host; Wildcard, to a listener, is everybody. The service id says
-// what. Linux guests have port numbers instead, which are embedded in service
-// ids of one pattern: see ServiceIDFromPort. VSockAddr is the same address as
-// Linux prints it.
+// A guest that dials sends TLConnectRequest, and the host's answer is the offer
+// of a channel; a host that dials offers first. Either way the guest opens the
+// channel over rings in its own memory, data flows, each side ends its direction
+// with a FIN packet, and the host rescinds the offer. Nothing else ends a
+// channel: a Linux guest waits for that rescind without any bound.
 //
-// # Connecting
+// What a peer does to a ring or a message ends at worst its own connection. What
+// is in the rings when a channel ends is copied out and stays readable.
 //
-// A guest that dials asks the host for a channel, which the host offers if
-// somebody listens and refuses otherwise. A host that dials offers the channel
-// unasked; a guest where nobody listens leaves it alone, so such a dial times
-// out. Either way the guest provides the rings and opens the channel, and the
-// connection exists.
+// Programs do not build stacks themselves: package sim wires a host and guests
+// in one process, sim/kvmguest a real kernel, and hvsock/native offers the same
+// functions on the system's own sockets. Package hvsocktest is the conformance
+// suite they all pass.
 //
-// # Streaming
-//
-// A Conn reads and writes the two rings itself. Nothing runs in between: what
-// Write puts into the ring, the peer's Read copies out of it, and the two only
-// signal each other when one of them sleeps. Reading connwait.go first helps:
-// it is where a call waits, and where every reason to stop waiting ends up.
-//
-// The end of a stream is in band, the FIN: an empty packet, behind all data. The
-// end of a channel is not: the host rescinds it, or the guest closes it, and the
-// Conn is detached from its rings; what had arrived is kept and can still be
-// read.
-//
-// Source: hvsock.md, section by section; errors and their mapping to Go are in
-// its section 16. Package hvsocktest has the promises as checks.
+// Source: hvsock.md; Microsoft's "Make your own integration services"; Linux
+// net/vmw_vsock/hyperv_transport.c as a source of facts.
 package hvsock

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # /init of the inner guest, the real kernel under our monitor. The kernel command
 # line says what to do:
 #   hvlab.agent=ARGS   start the test agent with these arguments (commas become blanks)

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # /init of the outer machine, which only exists to have a /dev/kvm: it loads KVM
 # and runs the test binaries that internal/kerneltest/run put under /tests.
 b=/bin/busybox
