@@ -9,14 +9,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMutatedLoads runs TestMutate, which needs a build with a hook before every
+// TestMutatedLoads runs TestMutate and TestOrder, which need a build with a hook before every
 // load, so that a plain go test does not leave it out.
 func TestMutatedLoads(t *testing.T) {
 	tool, err := exec.LookPath("go")
 	if err != nil {
 		t.Skip("the go command, which builds the hook in, is not in the path")
 	}
-	out, err := exec.Command(tool, "test", "-tags", "hvlab_mutate", "-run", "^TestMutate$", "-v", ".").CombinedOutput()
+	out, err := exec.Command(tool, "test", "-tags", "hvlab_mutate", "-run", "^Test(Mutate|Order)$", "-v", ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "--- PASS: TestMutate ", "it did run")
+	for _, name := range []string{"TestMutate", "TestOrder"} {
+		require.Contains(t, string(out), "--- PASS: "+name+" ", "it did run")
+	}
 }
