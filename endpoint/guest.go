@@ -233,7 +233,7 @@ func (g *Guest) Receive(payload []byte) error {
 	case GuestDisconnected:
 		return &DropError{Message: m.Type(), Reason: "the guest is not connected"}
 	case GuestUnloading:
-		if m.Type() != vmbus.TypeUnloadComplete {
+		if m.Type() != vmbus.TypeUnloadComplete && g.negotiated.Version >= vmbus.Win7 {
 			return &DropError{Message: m.Type(), Reason: "the guest is unloading"}
 		}
 	case GuestConnecting:
@@ -241,7 +241,9 @@ func (g *Guest) Receive(payload []byte) error {
 			return &DropError{Message: m.Type(), Reason: "the guest waits for a VersionResponse"}
 		}
 	}
-	return g.dispatch(m)
+	err = g.dispatch(m)
+	g.unloadWhenClosed()
+	return err
 }
 
 func (g *Guest) dispatch(m vmbus.Message) error {
@@ -352,11 +354,8 @@ func (g *Guest) Unload() error {
 		g.post(&vmbus.Unload{})
 		return nil
 	}
-	// Version 0.13 has no UnloadComplete: there is nothing to wait for.
-	_ = g.move(UnloadCompletes) // legal: the guest is unloading
-	g.forgetAll(true)
-	g.post(&vmbus.Unload{})
-	g.disconnected()
+	g.closeAll()
+	g.unloadWhenClosed()
 	return nil
 }
 

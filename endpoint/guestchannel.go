@@ -174,7 +174,7 @@ func (g *Guest) postOpen(c *guestChannel) {
 		g.post(&m)
 		return
 	}
-	m2 := vmbus.OpenChannel2{OpenChannel: m, ConnectionID: c.signalID(), EventFlag: g.eventFlag(c)}
+	m2 := vmbus.OpenChannel2{OpenChannel: m, ConnectionID: g.signalID(c), EventFlag: g.eventFlag(c)}
 	if c.open.Redirect {
 		m2.OpenFlags = vmbus.OpenRedirectInterrupt
 	}
@@ -182,7 +182,10 @@ func (g *Guest) postOpen(c *guestChannel) {
 }
 
 // signalID is the connection id on which this open signals the host.
-func (c *guestChannel) signalID() uint32 {
+func (g *Guest) signalID(c *guestChannel) uint32 {
+	if g.negotiated.Version < vmbus.Win7 { // the offer's own field does not exist yet
+		return vmbus.LegacyEventConnection
+	}
 	return cmp.Or(c.open.ConnectionID, c.item.Offer.ConnectionID)
 }
 
@@ -217,7 +220,7 @@ func (g *Guest) openResult(m vmbus.OpenResult) error {
 	}
 	switch {
 	case c.state == channel.GuestOpen:
-		g.emit(ChannelOpened{m.Channel, c.signalID(), cmp.Or(c.open.EventFlag, c.flag, uint16(m.Channel))})
+		g.emit(ChannelOpened{m.Channel, g.signalID(c), cmp.Or(c.open.EventFlag, c.flag, uint16(m.Channel))})
 	case m.Status == vmbus.StatusSuccess: // nobody wants it any more
 		g.post(&vmbus.CloseChannel{Channel: m.Channel})
 		g.unshare(c)

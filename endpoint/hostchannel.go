@@ -62,6 +62,9 @@ func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, e
 	if h.negotiated.Version < vmbus.Win8 {
 		req.TargetVP, req.EventFlag = 0, 0 // one flag, and bits in the interrupt page
 	}
+	if h.negotiated.Version < vmbus.Win7 {
+		req.ConnectionID = vmbus.LegacyEventConnection // and bits in the interrupt page
+	}
 	if h.negotiated.Features&vmbus.GuestSignalParams != 0 && !c.open.Reserved() {
 		req.ConnectionID, req.EventFlag = m.ConnectionID, m.EventFlag // for this open only
 		if req.EventFlag >= vmbus.EventFlagsPerSINT || req.ConnectionID>>connectionIDBits != 0 {

@@ -46,7 +46,11 @@ func (w *world) step() bool {
 	}
 	if m, ok := w.host.NextMessage(); ok {
 		b := vmbus.Append(nil, m.Message)
-		w.logMessage("host>guest", m.Message, "")
+		vp := ""
+		if m.VP != 0 {
+			vp = fmt.Sprintf(" (vp %d)", m.VP)
+		}
+		w.logMessage("host>guest"+vp, m.Message, "")
 		w.host.MessageSent()
 		if !w.raw {
 			w.toMe = append(w.toMe, b)

@@ -56,6 +56,7 @@ type GuestChannel struct {
 	guest      *Guest
 	connection uint32         // the host listens here
 	monitor    *guestmem.Page // nil unless the channel is monitored
+	bit        bool           // a bit in the interrupt page goes with the signal
 }
 
 // Signal rings the host's doorbell for this channel. It may be called from any
@@ -64,6 +65,9 @@ func (c *GuestChannel) Signal() {
 	if c.monitor != nil {
 		trigger(c.monitor, c.Offer.MonitorID)
 		return
+	}
+	if c.bit {
+		setBit(c.guest.interrupts, guestToHost, uint32(c.Offer.Channel))
 	}
 	// A host that has unbound the connection hears nothing; it is closing.
 	_ = c.guest.opts.Port.SignalEvent(uint64(c.connection))
@@ -223,24 +227,11 @@ func (g *Guest) interrupt(vp uint32, _ uint8) {
 func (g *Guest) drainFlags(vp uint32) {
 	synic.ScanFlags(g.vps[vp].events, endpoint.VMBusSINT, func(flag uint16) {
 		if flag == 0 && g.legacy.Load() {
-			g.scanInterruptPage()
+			takeBits(g.interrupts, 0, g.ring)
 			return
 		}
 		g.ring(uint32(flag))
 	})
-}
-
-// scanInterruptPage takes the host-to-guest bits, which below version 2.4 are
-// the doorbells.
-func (g *Guest) scanInterruptPage() {
-	for w := range (vmbus.MaxChannels + 1) / 32 {
-		bits := g.interrupts.And32(w*4, 0)
-		for n := range uint32(32) {
-			if bits&(1<<n) != 0 {
-				g.ring(uint32(w)*32 + n)
-			}
-		}
-	}
 }
 
 // ring passes a doorbell to the driver of channel n; unknown and closed ones

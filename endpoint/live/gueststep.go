@@ -138,7 +138,7 @@ func (g *Guest) act(a endpoint.Action) {
 			g.moveDoorbell(o, a.EventFlag)
 			o.driver.Opened(&GuestChannel{
 				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
-				monitor: g.monitorOf(o),
+				monitor: g.monitorOf(o), bit: g.core.Negotiated().Version < vmbus.Win7 || o.offer.IsDedicated&1 == 0,
 			})
 		}
 	case endpoint.OpenFailed:

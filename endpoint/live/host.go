@@ -81,16 +81,13 @@ func (c *HostChannel) Signal() {
 	}
 	flag := c.Request.EventFlag
 	if page := c.host.interruptPage.Load(); page != nil && c.Negotiated.Version < vmbus.Win8 {
-		setBit(page, uint32(c.Request.Channel))
+		setBit(page, 0, uint32(c.Request.Channel))
 		to.VP, flag = 0, 0
 	}
 	// A guest without event page or with a masked SINT hears nothing; it is
 	// its own business.
 	_ = c.host.opts.Port.Signal(to, flag)
 }
-
-// setBit sets bit n of the host-to-guest half of the interrupt page.
-func setBit(page *guestmem.Page, n uint32) { page.Or32(int(n/32*4), 1<<(n%32)) }
 
 // An Offered is a published offer.
 type Offered struct {
@@ -113,6 +110,7 @@ type Host struct {
 
 	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
 	monitor       sampler
+	legacy        switchboard // version 0.13
 	dropped       atomic.Uint64
 
 	mu    sync.Mutex
@@ -258,6 +256,7 @@ func (h *Host) Close() {
 			p.device.Gone(nil)
 		}
 		clear(h.offered)
+		h.legacy.disconnect()
 		h.closed = true
 		if h.opts.Gone != nil {
 			h.opts.Gone()

@@ -100,6 +100,7 @@ func (h *Host) act(a endpoint.Action) {
 	case endpoint.ResetConnection:
 		h.interruptPage.Store(nil)
 		h.monitor.setPage(nil)
+		h.legacy.disconnect()
 		h.core.ResetDone()
 	case endpoint.RemapMonitors:
 		h.core.RemapDone(a.Token, h.remap(a))
@@ -157,11 +158,14 @@ func (h *Host) setup(a endpoint.SetupConnection) bool {
 	if !h.mapMonitors(a.ParentToChild, a.ChildToParent) {
 		return false
 	}
-	if a.InterruptPage == 0 {
-		return true
+	var page *guestmem.Page
+	if a.InterruptPage != 0 {
+		var err error
+		if page, err = h.page(a.InterruptPage); err != nil {
+			return false
+		}
 	}
-	page, err := h.page(a.InterruptPage)
-	if err != nil {
+	if a.Negotiated.Version < vmbus.Win7 && h.legacy.connect(h.opts.Port, page) != nil {
 		return false
 	}
 	h.interruptPage.Store(page)
@@ -214,7 +218,7 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 	}
 	rings, err := channel.MapHostRings(h.opts.Memory, a.Request.ToHost, a.Request.ToGuest)
 	if err == nil {
-		err = h.opts.Port.BindEvents(synic.ConnectionID(a.Request.ConnectionID), func(uint16) { p.device.Doorbell() })
+		err = h.bindDoorbell(a.Request, p.device)
 	}
 	if err != nil {
 		traceDrop(h.opts.Trace, "host", err)
@@ -223,15 +227,12 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 	}
 	p.channel = &HostChannel{Rings: rings, Request: a.Request, Negotiated: h.core.Negotiated(), host: h, targetVP: a.Request.TargetVP}
 	if err := p.device.Open(p.channel); err != nil {
-		h.opts.Port.Unbind(synic.ConnectionID(a.Request.ConnectionID))
+		h.unbindDoorbell(a.Request)
 		p.channel = nil
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
 	h.open[a.Request.Channel] = p
-	if a.Request.MonitorID != vmbus.NoMonitor {
-		h.monitor.watch(a.Request, p.device.Doorbell)
-	}
 	h.core.OpenDone(a.Token, vmbus.StatusSuccess)
 }
 
@@ -243,9 +244,34 @@ func (h *Host) closeDevice(p *Offered) {
 	c := p.channel
 	p.channel = nil
 	delete(h.open, c.Request.Channel)
-	h.opts.Port.Unbind(synic.ConnectionID(c.Request.ConnectionID))
-	if c.Request.MonitorID != vmbus.NoMonitor {
-		h.monitor.unwatch(c.Request.MonitorID)
-	}
+	h.unbindDoorbell(c.Request)
 	p.device.Close()
+}
+
+// bindDoorbell makes the guest's signals of an open channel reach d: before d
+// learns of the open (vmbus-control.md 5.5).
+func (h *Host) bindDoorbell(r endpoint.OpenRequest, d Device) error {
+	if r.ConnectionID == vmbus.LegacyEventConnection && h.legacy.connected() {
+		h.legacy.add(r.Channel, d)
+		return nil
+	}
+	if err := h.opts.Port.BindEvents(synic.ConnectionID(r.ConnectionID), func(uint16) { d.Doorbell() }); err != nil {
+		return err
+	}
+	if r.MonitorID != vmbus.NoMonitor {
+		h.monitor.watch(r, d.Doorbell)
+	}
+	return nil
+}
+
+// unbindDoorbell undoes it: when it returns the doorbell is not ringing.
+func (h *Host) unbindDoorbell(r endpoint.OpenRequest) {
+	if r.ConnectionID == vmbus.LegacyEventConnection && h.legacy.connected() {
+		h.legacy.remove(r.Channel)
+		return
+	}
+	h.opts.Port.Unbind(synic.ConnectionID(r.ConnectionID))
+	if r.MonitorID != vmbus.NoMonitor {
+		h.monitor.unwatch(r.MonitorID)
+	}
 }
