@@ -3,6 +3,7 @@ package vmbus
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // A Message is a pointer to one of the message structs of this package, such as
@@ -15,6 +16,7 @@ type Message interface{ Type() Type }
 //
 // Append panics if m is nil or no struct of this package; no peer can cause that.
 func Append(dst []byte, m Message) []byte {
+	dst = slices.Grow(dst, MaxPayloadBytes) // every message fits, so this is the one allocation
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(m.Type()))
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
 	dst, err := binary.Append(dst, binary.LittleEndian, m)

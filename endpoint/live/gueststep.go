@@ -32,6 +32,9 @@ func (g *Guest) step() bool {
 // looked at: UnloadComplete may come to another than the rest (faults.md GC-08).
 func (g *Guest) takeMessage(vp uint32) bool {
 	page := g.vps[vp].messages
+	if !synic.SlotFull(page, endpoint.VMBusSINT) { // usually; a Message is large
+		return false
+	}
 	m, ok := synic.ReadSlot(page, endpoint.VMBusSINT)
 	if !ok {
 		return false
@@ -65,7 +68,7 @@ func (g *Guest) flush() {
 		case status == synic.StatusSuccess:
 			g.core.MessageSent()
 			g.retry.attempts = 0
-		case g.transient(m, status) && g.retry.attempts < maxPostAttempts:
+		case g.transient(m, status) && g.retry.attempts < maxPostAttempts-1:
 			g.retry.wait(g.loop)
 		default:
 			g.core.PostFailed(status.Err())

@@ -2,6 +2,7 @@ package synic
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -30,6 +31,7 @@ type Post struct {
 // A payload of more than MaxPayloadBytes makes a longer block, which
 // PostMessage refuses.
 func AppendPostMessage(dst []byte, id ConnectionID, payload []byte) []byte {
+	dst = slices.Grow(dst, postHeadBytes+max(MaxPayloadBytes, len(payload)))
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(id))
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
 	dst = binary.LittleEndian.AppendUint32(dst, MessageTypeVMBus)
