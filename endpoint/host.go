@@ -59,6 +59,7 @@ type Host struct {
 	lastOffer OfferID
 	lastToken Token
 	out       fifo[Outgoing]
+	later     fifo[later]
 	actions   fifo[Action]
 }
 
@@ -145,7 +146,10 @@ func (h *Host) NextMessage() (Outgoing, bool) {
 }
 
 // MessageSent removes what NextMessage returned.
-func (h *Host) MessageSent() { h.out.pop() }
+func (h *Host) MessageSent() {
+	h.out.pop()
+	h.refill()
+}
 
 // Next returns the oldest action and removes it.
 func (h *Host) Next() (Action, bool) { return h.actions.pop() }
@@ -270,9 +274,9 @@ func (h *Host) requestOffers() error {
 		return &DropError{Message: vmbus.TypeRequestOffers, Reason: "offers were requested already", Cause: err}
 	}
 	for _, e := range h.table.Sorted(h.opts.AbsoluteOrder) {
-		h.announce(h.byEntry[e])
+		h.later.push(later{kind: laterOffer, channel: h.byEntry[e]})
 	}
-	h.send(&vmbus.AllOffersDelivered{})
+	h.say(later{kind: laterDelivered})
 	return nil
 }
 
@@ -297,7 +301,7 @@ func (h *Host) Publish(o offers.Offer) (OfferID, error) {
 	c.id = h.lastOffer
 	h.channels[c.id] = c
 	if h.state == OffersSent && e.State() == offers.Hidden {
-		h.announce(c)
+		h.say(later{kind: laterOffer, channel: c})
 	}
 	return c.id, nil
 }
@@ -388,7 +392,7 @@ func (h *Host) Revoke(id OfferID) error {
 	}
 	if h.table.Revoke(c.entry) {
 		if h.connected() {
-			h.send(&vmbus.RescindChannelOffer{Channel: c.entry.ID})
+			h.say(later{kind: laterRescind, id: c.entry.ID})
 		} else { // it was reserved: nobody is there to rescind it from
 			h.releaseGPADLs(c)
 			h.table.Hide(c.entry)

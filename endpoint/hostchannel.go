@@ -198,7 +198,7 @@ func (h *Host) relIDReleased(id vmbus.ChannelID) error {
 		h.sendOffer(c)
 		for _, sub := range h.table.SubChannels(c.entry) {
 			if sub.State() == offers.Hidden {
-				h.announce(h.byEntry[sub])
+				h.say(later{kind: laterOffer, channel: h.byEntry[sub]})
 			}
 		}
 	case reoffer: // a sub-channel whose primary is not back yet follows it

@@ -81,7 +81,7 @@ func (h *Host) unreserved(c *hostChannel) {
 	h.releaseGPADLs(c)
 	h.table.Hide(c.entry)
 	if h.state == OffersSent {
-		h.announce(c)
+		h.say(later{kind: laterOffer, channel: c})
 	}
 	h.drained()
 }

@@ -111,6 +111,7 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 	if on == MachineResets {
 		event = channel.MachineGone
 	}
+	h.later.clear()
 	if on != Unloads && !already { // nobody is there who knows what these are about
 		h.out.clear()
 	}

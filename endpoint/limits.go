@@ -1,7 +1,5 @@
 package endpoint
 
-import "github.com/hvlab/hvlab/vmbus"
-
 const (
 	// MaxSocketRequests is the number of TLConnectRequests that may wait for an
 	// answer; at that number no further guest message is handled
@@ -11,10 +9,11 @@ const (
 	// for the core; when it is full a post gets INSUFFICIENT_BUFFERS
 	// (vmbus-control.md 5.5).
 	MaxIncomingMessages = 64
-	// MaxOutgoingMessages bounds the host's outbox. No guest message is handled
-	// while a message waits, so only the host's own offers and rescinds, two
-	// per channel id, can pile up.
-	MaxOutgoingMessages = 2 * vmbus.MaxChannels
+	// MaxOutgoingMessages bounds the offers and rescinds in the host's outbox; the
+	// rest of them are produced as room appears. No guest message is handled while
+	// one waits, so besides them there are only answers to requests a device is
+	// working on (faults.md 5).
+	MaxOutgoingMessages = 128
 	// MessagePort and MultiClientPort are the connection ids a host listens on
 	// for the whole life of the VM (vmbus-control.md 1.3).
 	MessagePort     = 1
