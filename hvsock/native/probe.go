@@ -19,6 +19,11 @@ const thisSystem = runtime.GOOS + "/" + runtime.GOARCH
 // probeTimeout bounds each step of Probe that could wait.
 const probeTimeout = 2 * time.Second
 
+// ProbePort is the port of the service that Probe tries on Windows. It is fixed,
+// since a service must be registered there before it can be used. In hexadecimal
+// it is 68 76, "hv", and 01.
+const ProbePort = 0x687601
+
 // What a Report speaks of.
 const (
 	OfferFamily   = "address family" // sockets can be opened
