@@ -17,10 +17,11 @@ for dir in /jobs/*/; do
 	name=$($b basename "$dir")
 	echo "vsockvm: begin $name"
 	eval "set -- $($b cat "$dir/command")"
-	(cd "$dir" && "$@" 2>&1)
+	(cd "$dir" && "$@" 2>/tmp/stderr)
 	status=$?
 	echo # the program may have left its last line open
 	echo "vsockvm: end $name status $status"
+	$b cat /tmp/stderr
 done
 $b sync
 $b poweroff -f
