@@ -37,6 +37,31 @@ func dialContext(ctx context.Context, timeout time.Duration) (context.Context, c
 	}
 }
 
+// A dialResult is the outcome of a connect: a connection or a bare errno.
+type dialResult struct {
+	conn *Conn
+	err  error
+}
+
+// await returns the outcome of a connect once it is decided. Otherwise it gives
+// up when ctx is done or, without a deadline in ctx, after the timeout; giveUp
+// reports false if the outcome was decided in that very moment: success wins.
+// The error is a bare errno or that of ctx.
+func await(ctx context.Context, timeout time.Duration, result <-chan dialResult, giveUp func() bool) (*Conn, error) {
+	ctx, cancel, ended := dialContext(ctx, timeout)
+	defer cancel()
+	select {
+	case r := <-result:
+		return r.conn, r.err
+	case <-ctx.Done():
+	}
+	if !giveUp() {
+		r := <-result
+		return r.conn, r.err
+	}
+	return nil, ended(ctx)
+}
+
 // contextError is what a dial that its context ended returns: a deadline is
 // os.ErrDeadlineExceeded, as net does it; a cancellation stays itself.
 func contextError(err error) error {

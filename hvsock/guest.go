@@ -85,11 +85,6 @@ type guestSocket struct {
 	result chan dialResult // buffered, 1; nil for accepts
 }
 
-type dialResult struct {
-	conn *Conn
-	err  error
-}
-
 // move is the only writer of k.state. It reports whether the edge exists.
 func (k *guestSocket) move(on guestEvent) bool {
 	k.mu.Lock()
@@ -117,17 +112,7 @@ func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
 	default:
 		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
 	}
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		return nil, listenError(addr, syscall.ENODEV)
-	}
-	l, err := s.listeners.listen(addr, s.opts.Backlog)
-	if err != nil {
-		return nil, listenError(addr, err)
-	}
-	return l, nil
+	return s.listeners.open(addr, s.opts.Backlog)
 }
 
 // Dial connects to a service of the host (VM id Parent) or of this guest
@@ -149,24 +134,11 @@ func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 		return nil, dialError(Addr{}, addr, err)
 	}
 	s.bus.RequestSocket(wire(addr.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
-	ctx, cancel, timeout := dialContext(ctx, defaultDialTimeout)
-	defer cancel()
-	select {
-	case r := <-k.result:
-		return k.dialed(r)
-	case <-ctx.Done():
+	conn, err := await(ctx, defaultDialTimeout, k.result, func() bool { return s.giveUp(k) })
+	if err != nil {
+		return nil, dialError(k.local, addr, err)
 	}
-	if !s.giveUp(k) { // success, or a refusal, came first
-		return k.dialed(<-k.result)
-	}
-	return nil, dialError(k.local, addr, timeout(ctx))
-}
-
-func (k *guestSocket) dialed(r dialResult) (*Conn, error) {
-	if r.err != nil {
-		return nil, dialError(k.local, k.remote, r.err)
-	}
-	return r.conn, nil
+	return conn, nil
 }
 
 // busError maps what the bus says about a request to the errno of a system

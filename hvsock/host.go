@@ -142,17 +142,7 @@ func (s *HostStack) Listen(addr Addr) (*Listener, error) {
 	case Parent, Broadcast, SiloHost: // a physical host has neither parent nor silo host
 		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
 	}
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		return nil, listenError(addr, syscall.ENODEV)
-	}
-	l, err := s.listeners.listen(addr, s.opts.Backlog)
-	if err != nil {
-		return nil, listenError(addr, err)
-	}
-	return l, nil
+	return s.listeners.open(addr, s.opts.Backlog)
 }
 
 // Dial connects to a service of a guest, or of the host itself (Loopback). ctx
@@ -191,29 +181,16 @@ func (g *HostGuest) dial(ctx context.Context, addr Addr) (*Conn, error) {
 	offer := endpoint.SocketOffer(wire(addr.ServiceID), wire(k.local.ServiceID), true, version)
 	g.add(k, 0)
 	k.offered.Publish(offer)
-	conn, err := k.await(ctx, defaultDialTimeout)
+	conn, err := await(ctx, defaultDialTimeout, k.result, k.giveUp)
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
 	return conn, nil
 }
 
-// await returns the connection once the guest has opened the offer. The error
-// is a bare errno, or that of ctx; without a deadline in it the timeout counts.
-func (k *hostSocket) await(ctx context.Context, timeout time.Duration) (*Conn, error) {
-	ctx, cancel, ended := dialContext(ctx, timeout)
-	defer cancel()
-	select {
-	case r := <-k.result:
-		return r.conn, r.err
-	case <-ctx.Done():
-	}
-	if !k.end(hostGivesUp, nil) { // success, or a failure, came first
-		r := <-k.result
-		return r.conn, r.err
-	}
-	return nil, ended(ctx)
-}
+// giveUp ends a socket that took too long to open. It reports false if the
+// outcome was already decided.
+func (k *hostSocket) giveUp() bool { return k.end(hostGivesUp, nil) }
 
 // add registers k, which is about to be offered, and arms the timer that ends a
 // socket the guest does not open; 0 means no timer of its own.
@@ -226,7 +203,7 @@ func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 	k.moveLocked(hostOffers)
 	k.offered = g.bus.Prepare(k)
 	if timeout > 0 {
-		k.timer = time.AfterFunc(timeout, func() { k.end(hostGivesUp, nil) })
+		k.timer = time.AfterFunc(timeout, func() { k.giveUp() })
 	}
 }
 

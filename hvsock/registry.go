@@ -12,13 +12,23 @@ const maxListeners = 1024
 
 // A registry holds the listeners of one partition: one per (VM id, service).
 type registry struct {
-	mu    sync.Mutex
-	byKey map[Addr]*Listener
-	names portAllocator
+	mu     sync.Mutex
+	closed bool
+	byKey  map[Addr]*Listener
+	names  portAllocator
 }
 
 func newRegistry(names portAllocator) *registry {
 	return &registry{byKey: map[Addr]*Listener{}, names: names}
+}
+
+// open is listen with the errors of net.
+func (r *registry) open(addr Addr, backlog int) (*Listener, error) {
+	l, err := r.listen(addr, backlog)
+	if err != nil {
+		return nil, listenError(addr, err)
+	}
+	return l, nil
 }
 
 // listen binds a listener to addr. A nil service, or port 0, picks a free port.
@@ -26,6 +36,9 @@ func newRegistry(names portAllocator) *registry {
 func (r *registry) listen(addr Addr, backlog int) (*Listener, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return nil, syscall.ENODEV
+	}
 	if port, ok := PortFromServiceID(addr.ServiceID); addr.ServiceID == uuid.Nil || ok && port == 0 {
 		var err error
 		if addr.ServiceID, err = r.names.pick(func(id uuid.UUID) bool { return r.byKey[Addr{addr.VMID, id}] != nil }); err != nil {
@@ -62,9 +75,10 @@ func (r *registry) lookup(service uuid.UUID, vmids ...uuid.UUID) *Listener {
 	return nil
 }
 
-// closeAll closes every listener.
+// closeAll closes every listener, and there will be no new one.
 func (r *registry) closeAll() {
 	r.mu.Lock()
+	r.closed = true
 	var list []*Listener
 	for _, l := range r.byKey {
 		list = append(list, l)

@@ -50,7 +50,7 @@ func (r *Request) Accept(ctx context.Context) (*Conn, error) {
 	k := &hostSocket{guest: r.guest, local: r.local, remote: r.remote, result: make(chan dialResult, 1)}
 	r.guest.add(k, 0)
 	k.offered.AcceptSocket(r.asked)
-	conn, err := k.await(ctx, openTimeout)
+	conn, err := await(ctx, openTimeout, k.result, k.giveUp)
 	if err != nil {
 		return nil, localError("accept", r.local, err)
 	}
