@@ -232,6 +232,14 @@ func (p *PipeReader) Readable() (bool, error) {
 	return p.ring.Readable()
 }
 
+// Mask tells the writer not to signal data, for as long as the caller is awake
+// and will look by itself. Unmask before sleeping, then ask Readable.
+func (p *PipeReader) Mask() { p.ring.Mask() }
+
+// Unmask makes the writer signal data again. Readable must follow: data that
+// came under the mask was not signalled.
+func (p *PipeReader) Unmask() { p.ring.Unmask() }
+
 // Save writes what a successor needs into the ring and releases what was
 // delivered: a packet read in part becomes type 2, which tells a PipeReader made
 // later over the same pages where to go on. Only the end of the stream, once

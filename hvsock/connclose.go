@@ -88,6 +88,9 @@ func (c *Conn) discard(onData uint32) {
 func (c *Conn) discardNow() (n int, signal, done bool) {
 	h := &c.in
 	limit := discardRings * c.link.inPages * guestmem.PageSize
+	if c.reader != nil {
+		c.reader.Unmask() // nobody looks any more without a signal
+	}
 	for h.end == nil {
 		b, ok := c.reader.View()
 		if ok {

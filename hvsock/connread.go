@@ -96,6 +96,9 @@ func (c *Conn) readEnded(err error) error {
 // awaitData waits for the doorbell, or any other reason to look again. in.mu is
 // held, and given up meanwhile.
 //
+// Signals are for sleepers only, so the ring is masked at all other times, as
+// OpenVMM's host does it (ringbuffer.md 8.3).
+//
 // Before it sleeps, a reader lets its peer run once, if that is about to write:
 // it has just taken one message, and an answer may bring the next one; or it has
 // taken so much that the writer probably waits for the space. Streams of 1 KiB
@@ -113,12 +116,16 @@ func (c *Conn) awaitData() {
 		return
 	}
 	h.sleeping.Store(true)
+	c.reader.Unmask()
 	// The ring is only looked at, and an error is Read's to find again.
 	if ready, err := c.reader.Readable(); ready || err != nil {
 		h.sleeping.Store(false)
-		return
+	} else {
+		h.sleep()
 	}
-	h.sleep()
+	if c.reader != nil && !h.closed && !h.shut { // else discard depends on signals
+		c.reader.Mask()
+	}
 }
 
 // CloseRead ends this end's reading: Reads return io.EOF, and what has arrived
