@@ -206,6 +206,16 @@ func (t *GPADLTable) Lookup(ch vmbus.ChannelID, id vmbus.GPADLID) *GPADL {
 	return t.channels[ch][id]
 }
 
+// InUse reports whether any channel has a GPADL called id.
+func (t *GPADLTable) InUse(id vmbus.GPADLID) bool {
+	for _, ids := range t.channels {
+		if ids[id] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // OfChannel returns the GPADLs of channel ch in the order of their ids.
 func (t *GPADLTable) OfChannel(ch vmbus.ChannelID) []*GPADL {
 	return slices.SortedFunc(maps.Values(t.channels[ch]), func(a, b *GPADL) int { return cmp.Compare(a.ID, b.ID) })

@@ -123,6 +123,7 @@ type Outgoing struct {
 	VP      uint32
 	SINT    uint8
 	Message vmbus.Message
+	padded  bool
 }
 
 // Actions of the guest core.

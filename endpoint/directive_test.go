@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/datadriven"
@@ -88,6 +89,8 @@ var directives = map[string]func(*world, directive) error{
 	"send":    (*world).send,
 	"tell":    (*world).tell,
 	"lose":    func(w *world, d directive) error { w.lossy = d.text("direct", "yes") == "yes"; return nil },
+	"slot":    func(w *world, d directive) error { w.busy = d.text("is", "free") == "busy"; return nil },
+	"release": func(w *world, d directive) error { return w.guest.Release(d.channel()) },
 	"trust":   func(w *world, d directive) error { w.trusted = d.text("path", "yes") == "yes"; return nil },
 	"usage":   func(w *world, _ directive) error { w.log("%s", w.usage()); return nil },
 	"run":     func(*world, directive) error { return nil },
@@ -109,6 +112,7 @@ func (w *world) publish(d directive) error {
 			SubChannel: uint16(d.num("sub", 0)),
 		},
 		Order: uint32(d.num("order", 0)), NotDedicated: d.has("not-dedicated"), MMIOMegabytes: uint16(d.num("mmio", 0)),
+		MMIOMegabytesOptional: uint16(d.num("mmio-optional", 0)), UserDefined: userData(d),
 		Flags: vmbus.OfferFlags(d.num("flags", 0)),
 
 		Monitor: monitor(d),
@@ -117,6 +121,25 @@ func (w *world) publish(d directive) error {
 		w.log("host: offer %d", id)
 	}
 	return err
+}
+
+// userData is the "user=HEX" of a publish, or "pipe=bytes" and "pipe=messages".
+func userData(d directive) (u vmbus.UserData) {
+	b, err := hex.DecodeString(d.text("user", ""))
+	if err != nil {
+		panic(err)
+	}
+	copy(u[:], b)
+	if mode := d.text("pipe", ""); mode != "" {
+		p := vmbus.PipeUserData{}
+		if mode == "messages" {
+			p.PipeType = 4
+		}
+		copy(p.Provider[:], b)
+		p.Flags = uint32(d.num("pipe-flags", 0))
+		return p.Encode()
+	}
+	return u
 }
 
 // monitor is the "monitor=LATENCY" of a publish, with "preset=ID" or without.
@@ -133,8 +156,12 @@ func (w *world) publishSocket(d directive) error {
 }
 
 func (w *world) answerDial(d directive) error {
-	r := w.dialed[0]
-	w.dialed = w.dialed[1:]
+	n := 0
+	if d.has("last") {
+		n = len(w.dialed) - 1
+	}
+	r := w.dialed[n]
+	w.dialed = slices.Delete(w.dialed, n, n+1)
 	if d.Cmd == "refuse" {
 		w.host.RefuseSocket(r.Endpoint, r.Service)
 		return nil

@@ -16,5 +16,8 @@
 // the current state is dropped: Receive returns an error that says why, and the
 // connection lives (vmbus-control.md 3.0).
 //
+// Diagrams of all state machines, made from the tables, are in states.md; what
+// each does in a story is in testdata/scenario.
+//
 // Source: vmbus-control.md 2 (negotiation), 5 (host), 6 (guest).
 package endpoint

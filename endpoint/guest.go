@@ -42,6 +42,9 @@ type GuestOptions struct {
 	// primary, as FreeBSD does (vmbus-control.md 6.5 and 12, row 32). The default,
 	// Linux, takes what is offered.
 	RequirePrimary bool
+	// ShortSocketRequest sends the 40-byte TLConnectRequest at every version, as
+	// Linux does (vmbus-control.md 12, row 26).
+	ShortSocketRequest bool
 }
 
 // An OpenParams is what a driver opens a channel with.
@@ -326,7 +329,7 @@ func (g *Guest) RequestSocket(service, endpoint vmbus.GUID) error {
 		return fmt.Errorf("endpoint: VMBus %v has no Hyper-V sockets, 4.0 is needed: %w", g.negotiated.Version, vmbus.ErrState)
 	}
 	m := vmbus.TLConnectRequest{Endpoint: endpoint, Service: service}
-	if g.negotiated.Version >= vmbus.Win10RS5 {
+	if g.negotiated.Version >= vmbus.Win10RS5 && !g.opts.ShortSocketRequest {
 		g.post(&vmbus.TLConnectRequest2{TLConnectRequest: m})
 		return nil
 	}

@@ -286,11 +286,31 @@ func (g *Guest) ringFree(c *guestChannel) {
 	g.release(c)
 }
 
+// Release gives back an offered channel that nobody here can use, for example
+// because handling the offer failed. It is offered again after the next
+// RequestOffers. A channel that is open, opening or rescinded is an error
+// matching vmbus.ErrState.
+func (g *Guest) Release(id vmbus.ChannelID) error {
+	c := g.channels[id]
+	if c == nil || c.item.Rescinded() || c.state != channel.Idle || c.modify != nil {
+		return fmt.Errorf("endpoint: channel %d is not idle: %w", id, vmbus.ErrState)
+	}
+	g.drop(c)
+	return nil
+}
+
 // release gives the id of a rescinded channel back once nothing about it is in
 // flight (faults.md GC-20).
 func (g *Guest) release(c *guestChannel) {
+	if c.item.Rescinded() && c.state == channel.Idle && c.modify == nil {
+		g.drop(c)
+	}
+}
+
+// drop forgets a channel and tells the host.
+func (g *Guest) drop(c *guestChannel) {
 	id := c.item.Offer.Channel
-	if !c.item.Rescinded() || c.state != channel.Idle || c.modify != nil || g.catalogue.Release(id) != nil {
+	if g.catalogue.Release(id) != nil {
 		return
 	}
 	delete(g.channels, id)

@@ -23,6 +23,8 @@ type HostOptions struct {
 	// supported=1 and state 2, as OpenVMM does. The default, supported=0, lets
 	// Linux try another version (vmbus-control.md 12, row 1).
 	ReportSetupFailure bool
+	// Dialect selects between sources that disagree.
+	Dialect Dialect
 	// RedirectSINT receives the interrupts of channels that ask for redirection;
 	// 0 means this host does not redirect (vmbus-control.md 2.2).
 	RedirectSINT uint8
@@ -165,7 +167,7 @@ func (h *Host) emit(a Action) { h.actions.push(a) }
 
 // send appends m to the outbox.
 func (h *Host) send(m vmbus.Message) {
-	h.out.push(Outgoing{VP: h.targetVP, SINT: VMBusSINT, Message: m})
+	h.out.push(Outgoing{VP: h.targetVP, SINT: VMBusSINT, Message: m, padded: h.opts.Dialect.PadMessages})
 }
 
 // token opens a device operation.
@@ -199,7 +201,11 @@ func (h *Host) Receive(port uint32, payload []byte) error {
 
 // ReceiveFrom is Receive for a message from anywhere.
 func (h *Host) ReceiveFrom(from Source, payload []byte) error {
-	m, tail, err := vmbus.ParseFrom(vmbus.GuestToHost, payload, h.negotiated)
+	n := h.negotiated
+	if h.opts.Dialect.AnswerEveryUnload && n.Version == 0 {
+		n.Version = vmbus.V1 // where Unload begins
+	}
+	m, tail, err := vmbus.ParseFrom(vmbus.GuestToHost, payload, n)
 	if err != nil {
 		return err
 	}
@@ -209,10 +215,17 @@ func (h *Host) ReceiveFrom(from Source, payload []byte) error {
 	if m.Type() == vmbus.TypeInitiateContact {
 		return h.receiveContact(from, m)
 	}
+	if t := m.Type(); h.opts.Dialect.NoReserved && (t == vmbus.TypeOpenReservedChannel || t == vmbus.TypeCloseReservedChannel) {
+		return &DropError{Message: t, Reason: "this host does not serve it"}
+	}
 	if m, ok := m.(*vmbus.CloseReservedChannel); ok && !h.paused {
 		return h.closeReserved(from, *m)
 	}
 	if !h.connected() {
+		if m.Type() == vmbus.TypeUnload && h.state == HostDisconnected && h.opts.Dialect.AnswerEveryUnload {
+			h.send(&vmbus.UnloadComplete{})
+			return nil
+		}
 		return &DropError{Message: m.Type(), Reason: "the connection is " + h.state.String()}
 	}
 	if h.paused && m.Type() != vmbus.TypeResume && m.Type() != vmbus.TypeUnload {
@@ -331,12 +344,14 @@ func (h *Host) sendOffer(c *hostChannel) {
 		UserDefined:   e.UserDefined,
 		SubChannel:    e.SubChannel,
 		Channel:       e.ID,
-		MonitorID:     e.MonitorID,
+		MonitorID:     h.opts.Dialect.monitorID(e.MonitorID),
+
+		MMIOMegabytesOptional: e.MMIOMegabytesOptional,
 
 		MonitorAllocated: monitorBit(e),
 
 		IsDedicated:  dedicatedBit(e),
-		ConnectionID: EventConnection(e.ID),
+		ConnectionID: h.opts.Dialect.eventConnection(e.ID),
 	})
 }
 

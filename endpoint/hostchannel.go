@@ -42,7 +42,7 @@ func (h *Host) startOpen(c *hostChannel, m vmbus.OpenChannel2) {
 	c.openID = m.OpenID
 	req, err := h.openRequest(c, m)
 	if err != nil {
-		h.refuseOpen(c, vmbus.StatusFailure)
+		h.refuseOpen(c, h.opts.Dialect.openFailure())
 		return
 	}
 	c.request = req
@@ -53,7 +53,7 @@ func (h *Host) startOpen(c *hostChannel, m vmbus.OpenChannel2) {
 func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, error) {
 	req := OpenRequest{
 		Channel: m.Channel, TargetVP: m.TargetVP, NoInterrupt: m.TargetVP == vmbus.NoInterrupt,
-		ConnectionID: EventConnection(m.Channel), EventFlag: uint16(m.Channel), Ring: m.Ring, UserData: m.UserData,
+		ConnectionID: h.opts.Dialect.eventConnection(m.Channel), EventFlag: uint16(m.Channel), Ring: m.Ring, UserData: m.UserData,
 		MonitorID: vmbus.NoMonitor,
 	}
 	if c.entry.MonitorID != vmbus.NoMonitor && h.monitors && !req.NoInterrupt {
@@ -178,6 +178,9 @@ func (h *Host) closed(c *hostChannel) {
 
 // relIDReleased handles RelIDReleased: the id is free, at once for anybody.
 func (h *Host) relIDReleased(id vmbus.ChannelID) error {
+	if h.opts.Dialect.IgnoreReleases {
+		return &DropError{Message: vmbus.TypeRelIDReleased, Channel: id, Reason: "this host does not serve it"}
+	}
 	c, err := h.lookup(vmbus.TypeRelIDReleased, id)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/hvlab/hvlab/vmbus"
@@ -37,12 +38,15 @@ func (h *Host) receiveContact(from Source, m vmbus.Message) error {
 		return &DropError{Message: vmbus.TypeInitiateContact, Reason: fmt.Sprintf("no server for VTL %d", c.info.VTL)}
 	}
 	if c.info.SINT != VMBusSINT {
-		h.emit(SendDirect{Outgoing{VP: c.message.TargetVP, SINT: c.info.SINT, Message: &vmbus.VersionResponse{}}})
+		h.direct(target{c.message.TargetVP, c.info.SINT}, &vmbus.VersionResponse{})
 		return &DropError{Message: vmbus.TypeInitiateContact, Reason: fmt.Sprintf("SINT %d is not supported", c.info.SINT)}
 	}
 	if h.state == HostDisconnected {
 		h.beginContact(c)
 		return nil
+	}
+	if h.connected() { // what a pause held back is about a connection nobody knows any more
+		h.out.clear()
 	}
 	h.disconnect(Contacts, nextAction{kind: thenReconnect, contact: c})
 	return nil
@@ -77,7 +81,7 @@ func (h *Host) beginContact(c contact) {
 	if v < vmbus.Win8 {
 		setup.InterruptPage = c.message.TargetInfo
 	}
-	if v >= vmbus.Win81 {
+	if v >= vmbus.Win81 || h.opts.Dialect.MessageVPBelow30 {
 		setup.TargetVP = c.message.TargetVP
 	}
 	if h.move(Contacts) != nil {
@@ -113,7 +117,7 @@ func (h *Host) SetupDone(ok bool) {
 	h.negotiated = c.granted
 	h.monitors = c.message.ParentToChild != 0
 	h.targetVP = 0
-	if c.granted.Version >= vmbus.Win81 {
+	if c.granted.Version >= vmbus.Win81 || h.opts.Dialect.MessageVPBelow30 {
 		h.targetVP = c.message.TargetVP
 	}
 	h.send(h.accept(c))
@@ -131,8 +135,11 @@ func (h *Host) SetupDone(ok bool) {
 // accept builds the answer to an accepted contact (vmbus-control.md 2.6).
 func (h *Host) accept(c contact) vmbus.Message {
 	r := vmbus.VersionResponse{Supported: 1, VersionOrConnectionID: uint32(c.granted.Version)}
+	if h.opts.Dialect.NoVersionEcho {
+		r.VersionOrConnectionID = 0
+	}
 	if c.granted.Version >= vmbus.Win10V5 {
-		r.VersionOrConnectionID = MessagePort
+		r.VersionOrConnectionID = cmp.Or(h.opts.Dialect.MessageConnection, MessagePort)
 	}
 	if c.granted.Version < vmbus.Copper {
 		return &r

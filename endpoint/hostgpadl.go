@@ -13,17 +13,27 @@ func (h *Host) gpadlHeader(m vmbus.GPADLHeader, tail []byte) error {
 	if err == nil && c.open.Reserved() {
 		err = &DropError{Message: vmbus.TypeGPADLHeader, Channel: m.Channel, Reason: "the channel is reserved"}
 	}
+	if err == nil && h.opts.Dialect.GlobalGPADLs && h.gpadls.InUse(m.GPADL) {
+		err = &DropError{Message: vmbus.TypeGPADLHeader, Channel: m.Channel, Reason: "another channel uses the GPADL id"}
+	}
 	if err != nil {
-		h.gpadlCreated(m.Channel, m.GPADL, vmbus.StatusFailure)
+		h.refuseGPADL(m)
 		return err
 	}
 	g, err := h.gpadls.Begin(m, vmbus.Words(tail))
 	if err != nil {
-		h.gpadlCreated(m.Channel, m.GPADL, vmbus.StatusFailure)
+		h.refuseGPADL(m)
 		return err
 	}
 	h.gpadlGrown(g)
 	return nil
+}
+
+// refuseGPADL answers a header that cannot be served.
+func (h *Host) refuseGPADL(m vmbus.GPADLHeader) {
+	if !h.opts.Dialect.SilentGPADL {
+		h.gpadlCreated(m.Channel, m.GPADL, vmbus.StatusFailure)
+	}
 }
 
 // gpadlBody handles GPADLBody. A body nobody waits for is dropped: no reply is

@@ -57,7 +57,7 @@ func (h *Host) closeReserved(from Source, m vmbus.CloseReservedChannel) error {
 // direct sends m past the outbox: a reserved target has nobody who waits for
 // room, so an answer that does not fit is lost (vmbus-control.md 5.5).
 func (h *Host) direct(to target, m vmbus.Message) {
-	h.emit(SendDirect{Outgoing{VP: to.VP, SINT: to.SINT, Message: m}})
+	h.emit(SendDirect{Outgoing{VP: to.VP, SINT: to.SINT, Message: m, padded: h.opts.Dialect.PadMessages}})
 }
 
 // openResult answers an open where the guest waits for it.

@@ -112,7 +112,7 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 		event = channel.MachineGone
 	}
 	h.later.clear()
-	if on != Unloads && !already { // nobody is there who knows what these are about
+	if on == MachineResets {
 		h.out.clear()
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {

@@ -60,9 +60,10 @@ func configure(t *testing.T, d directive) *world {
 		InterruptPage: d.num("interrupts", 0),
 		MinVersion:    version("min"),
 
-		RequirePrimary: d.text("profile", "") == "freebsd",
-		ParentToChild:  d.num("parent", 0),
-		ChildToParent:  d.num("child", 0),
+		RequirePrimary:     d.text("profile", "") == "freebsd",
+		ShortSocketRequest: d.has("short-dial"),
+		ParentToChild:      d.num("parent", 0),
+		ChildToParent:      d.num("child", 0),
 	}
 	if d.has("client") {
 		guest.ClientID = guid(d.text("client", ""))
@@ -85,9 +86,27 @@ func configure(t *testing.T, d directive) *world {
 		ParentToChild:      d.num("host-parent", 0),
 		ChildToParent:      d.num("host-child", 0),
 		AbsoluteOrder:      d.has("absolute-order"),
+		Dialect:            dialect(d),
 		RedirectSINT:       uint8(d.num("redirect-sint", 0)),
 	}
 	return &world{trusted: d.has("trusted"), vps: uint32(d.num("vps", 0)), raw: d.has("raw"), mute: d.has("mute"), host: NewHost(host), guest: NewGuest(guest)}
+}
+
+// dialect is the "dialect=(...)" of a world: names of Dialect's fields.
+func dialect(d directive) Dialect {
+	x := Dialect{
+		MessageConnection: uint32(d.num("message-connection", 0)),
+		SignalBase:        uint32(d.num("signal-base", 0)),
+		FailureStatus:     uint32(d.num("failure-status", 0)),
+	}
+	for name, set := range map[string]*bool{
+		"no-version-echo": &x.NoVersionEcho, "pad-messages": &x.PadMessages, "monitor-id-zero": &x.MonitorIDZero,
+		"silent-gpadl": &x.SilentGPADL, "global-gpadls": &x.GlobalGPADLs, "ignore-releases": &x.IgnoreReleases,
+		"answer-every-unload": &x.AnswerEveryUnload, "message-vp-below-3.0": &x.MessageVPBelow30, "no-reserved": &x.NoReserved,
+	} {
+		*set = d.has(name)
+	}
+	return x
 }
 
 // TestTables holds the full state x event matrices.

@@ -18,6 +18,7 @@ type world struct {
 	trace   strings.Builder
 	manual  bool
 	vps     uint32 // the guest's virtual processors; 0 is any number
+	busy    bool   // the guest's message slot is occupied
 	lossy   bool   // the slot of a direct message is always busy
 	mute    bool   // there is no host core: a scenario writes the host's messages itself
 	raw     bool   // there is no guest core: a scenario writes the guest's messages itself
@@ -44,11 +45,14 @@ func (w *world) step() bool {
 		w.guestAction(a)
 		return true
 	}
-	if m, ok := w.host.NextMessage(); ok {
-		b := vmbus.Append(nil, m.Message)
+	if m, ok := w.host.NextMessage(); ok && !w.busy {
+		b := m.Payload()
 		vp := ""
 		if m.VP != 0 {
 			vp = fmt.Sprintf(" (vp %d)", m.VP)
+		}
+		if n := len(b); n != vmbus.Size(m.Message) {
+			vp += fmt.Sprintf(" (%d bytes)", n)
 		}
 		w.logMessage("host>guest"+vp, m.Message, "")
 		w.host.MessageSent()

@@ -31,7 +31,9 @@ type Offer struct {
 	Key
 	Flags         vmbus.OfferFlags
 	MMIOMegabytes uint16
-	UserDefined   vmbus.UserData
+	// MMIOMegabytesOptional is what the device can do without, in MiB.
+	MMIOMegabytesOptional uint16
+	UserDefined           vmbus.UserData
 	// Order comes before the instance in the order in which ids are assigned.
 	Order uint32
 	// Monitor asks for monitored notification; nil does not.

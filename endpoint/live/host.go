@@ -3,6 +3,7 @@ package live
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -131,7 +132,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 		offered: map[endpoint.OfferID]*Offered{},
 		open:    map[vmbus.ChannelID]*Offered{},
 	}
-	for _, port := range []uint32{endpoint.MessagePort, endpoint.MultiClientPort} {
+	for _, port := range h.ports() {
 		err := opts.Port.BindMessages(synic.ConnectionID(port), func(payload []byte) synic.Status { return h.post(port, payload) })
 		if err != nil {
 			h.unbindPorts()
@@ -144,8 +145,18 @@ func NewHost(opts HostOptions) (*Host, error) {
 }
 
 func (h *Host) unbindPorts() {
-	h.opts.Port.Unbind(endpoint.MessagePort)
-	h.opts.Port.Unbind(endpoint.MultiClientPort)
+	for _, port := range h.ports() {
+		h.opts.Port.Unbind(synic.ConnectionID(port))
+	}
+}
+
+// ports are the connection ids this host takes messages on.
+func (h *Host) ports() []uint32 {
+	list := []uint32{endpoint.MessagePort, endpoint.MultiClientPort}
+	if own := h.opts.Core.Dialect.MessageConnection; own != 0 && !slices.Contains(list, own) {
+		list = append(list, own)
+	}
+	return list
 }
 
 // post takes one message off the guest's hands; with the queue full the guest

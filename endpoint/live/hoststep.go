@@ -63,7 +63,7 @@ func (h *Host) flush() {
 		if !ok {
 			return
 		}
-		payload := vmbus.Append(nil, m.Message)
+		payload := m.Payload()
 		err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
 		if errors.Is(err, synic.ErrSlotBusy) {
 			return // SlotFree kicks the loop
@@ -145,7 +145,7 @@ func (h *Host) act(a endpoint.Action) {
 		}
 	case endpoint.SendDirect:
 		// Lost if the slot is busy: nobody waits for it (vmbus-control.md 5.5).
-		_ = h.opts.Port.Post(synic.Target{VP: a.VP, SINT: a.SINT}, vmbus.Append(nil, a.Message))
+		_ = h.opts.Port.Post(synic.Target{VP: a.VP, SINT: a.SINT}, a.Payload())
 	}
 }
 

@@ -1,0 +1,76 @@
+package endpoint
+
+import "github.com/hvlab/hvlab/vmbus"
+
+// A Dialect selects what other hosts do where sources disagree. The zero value is
+// what the specification recommends. Source: vmbus-control.md 12; the row is
+// named with each field.
+type Dialect struct {
+	// NoVersionEcho leaves offset 12 of VersionResponse 0 below 5.0, as QEMU does
+	// (row 2).
+	NoVersionEcho bool
+	// PadMessages rounds every message up to a multiple of 8 bytes, as QEMU does
+	// (rows 3 and 4).
+	PadMessages bool
+	// MessageConnection is the id for a guest's later messages, from 5.0; 0 means
+	// MessagePort. Servers for another VTL choose their own (row 6).
+	MessageConnection uint32
+	// SignalBase makes a channel's event connection SignalBase + channel id; QEMU
+	// has 16. 0 means EventConnection (row 7).
+	SignalBase uint32
+	// MonitorIDZero writes an unused monitor_id as 0, as QEMU does (row 8).
+	MonitorIDZero bool
+	// SilentGPADL ignores an illegal GPADLHeader instead of refusing it, as QEMU
+	// does; the guest then hangs (row 13).
+	SilentGPADL bool
+	// GlobalGPADLs makes GPADL ids unique over all channels, as QEMU does
+	// (row 14).
+	GlobalGPADLs bool
+	// FailureStatus is the status of a refused open; 0 means vmbus.StatusFailure.
+	// QEMU has 1 (row 16).
+	FailureStatus uint32
+	// IgnoreReleases drops RelIDReleased, as QEMU does, which never rescinds
+	// (row 18).
+	IgnoreReleases bool
+	// AnswerEveryUnload answers Unload also while not connected, as QEMU does
+	// (row 22).
+	AnswerEveryUnload bool
+	// MessageVPBelow30 honours the contact's message VP also below 3.0, as QEMU
+	// does (row 24).
+	MessageVPBelow30 bool
+	// NoReserved drops messages 18 to 20, as everybody but OpenVMM does (row 30).
+	NoReserved bool
+}
+
+// openFailure is the status of an open the host itself refuses.
+func (d Dialect) openFailure() uint32 {
+	if d.FailureStatus != 0 {
+		return d.FailureStatus
+	}
+	return vmbus.StatusFailure
+}
+
+// eventConnection is the connection id on which the guest signals a channel.
+func (d Dialect) eventConnection(id vmbus.ChannelID) uint32 {
+	if d.SignalBase != 0 {
+		return d.SignalBase + uint32(id)
+	}
+	return EventConnection(id)
+}
+
+// monitorID is how an unused monitor id looks.
+func (d Dialect) monitorID(id uint8) uint8 {
+	if id == vmbus.NoMonitor && d.MonitorIDZero {
+		return 0
+	}
+	return id
+}
+
+// Payload is the message as bytes, rounded up if the dialect says so.
+func (o Outgoing) Payload() []byte {
+	b := vmbus.Append(nil, o.Message)
+	for o.padded && len(b)%8 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
