@@ -191,10 +191,14 @@ func (u *uart) typed(p []byte) int {
 	return n
 }
 
-// Type sends p to the guest's console and returns how many bytes fit.
+// Type sends p to the guest's console and returns how many bytes fit: none while
+// the guest does not listen, since it throws away what it finds when it begins to.
 func (u *uart) Type(p []byte) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.ier&ierReceive == 0 {
+		return 0
+	}
 	n := u.typed(p)
 	u.update()
 	return n
