@@ -2,6 +2,8 @@
 // host and guests that all live in this process.
 //
 //	hvlab demo FILE   send a file from a guest to a host over real VMBus bytes
+//	hvlab boot        attach an unmodified Linux kernel under /dev/kvm
+//	hvlab bridge PATH show a simulated guest's ports as Unix sockets
 //	hvlab conform     the simulator beside real systems, promise by promise
 //
 // Every verb is one file of this folder: a struct whose fields are its arguments
@@ -25,6 +27,9 @@ import (
 // verbs is the command line.
 type verbs struct {
 	Demo demoVerb `cmd:"" help:"Send a file from a guest to a host over real VMBus bytes, and account for every step."`
+
+	Boot   bootVerb   `cmd:"" help:"Attach an unmodified Linux kernel under /dev/kvm."`
+	Bridge bridgeVerb `cmd:"" help:"Show a simulated guest's ports as Unix sockets, for socat and programs in any language."`
 
 	Conform conformVerb `cmd:"" help:"Put the simulator, this machine's sockets and recorded real systems through one suite, side by side."`
 }
@@ -78,7 +83,7 @@ func newParser() (*kong.Kong, error) {
 		kong.Name("hvlab"),
 		kong.Description("A Hyper-V lab: VMBus, its ring buffers and Hyper-V sockets in one process.\n\n"+
 			"Example:  hvlab demo go.sum"),
-		kong.Vars{"ring_pages": strconv.Itoa(channel.DefaultRingPages)},
+		kong.Vars{"ring_pages": strconv.Itoa(channel.DefaultRingPages), "kernel_append": kernelAppend},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 }
