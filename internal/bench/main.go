@@ -101,6 +101,13 @@ func child(o options) error {
 		}
 		results = append(results, r...)
 	}
+	if run.MatchString(idleName) && only.MatchString(hvlab5) {
+		r, err := measureIdle()
+		if err != nil {
+			return fmt.Errorf("%s: %w", idleName, err)
+		}
+		results = append(results, r)
+	}
 	return json.NewEncoder(os.Stdout).Encode(results)
 }
 

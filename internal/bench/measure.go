@@ -29,7 +29,7 @@ type result struct {
 	Candidate string
 	NSPerOp   []float64 // by round
 	Allocs    float64   // per operation, over all rounds
-	Bytes     float64   `json:",omitempty"` // a size in bytes, for what is no time
+	Bytes     float64   `json:",omitempty"` // what idle measures
 }
 
 // measure lets the candidates of w take turns.

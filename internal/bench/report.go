@@ -154,5 +154,15 @@ func (r report) print(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.2f\t%.2f..%.2f\t%s\n", first, l.Rival, l.RivalNS, l.Ratio, l.Q1, l.Q3, goal)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	var idle []float64
+	for _, m := range find(idleName, hvlab5, r.Results) {
+		idle = append(idle, m.Bytes)
+	}
+	if len(idle) > 0 {
+		fmt.Fprintf(w, "\nidle: each end of a connection costs %.0f bytes beside the ring pages (goal: at most 4096)\n", quantile(idle, 0.5))
+	}
+	return nil
 }
