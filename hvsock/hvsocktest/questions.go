@@ -139,9 +139,8 @@ const backlogDials = 300
 
 func askBacklog(s *session) string {
 	_, addr := s.listen()
-	start := time.Now()
 	for i := range backlogDials {
-		start = time.Now()
+		start := time.Now()
 		c, err := s.tr.Dial(context.Background(), addr)
 		if err != nil {
 			return fmt.Sprintf("%d, then %s %s", i, said(err), took(start))
