@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ type conformVerb struct {
 
 	JSON     bool   `name:"json" help:"Print rows, systems, answers and differences as one JSON document."`
 	Systems  string `default:"simulator,native" help:"What to ask now: simulator, native (the operating system's sockets), or both (${default})."`
+	Only     string `placeholder:"REGEXP" help:"Ask only what matches, as in -only '^Dial'."`
 	Observed string `placeholder:"FOLDER" help:"Recorded observations and their explanations (testdata/observed, if it is there)."`
 	Record   bool   `help:"Write what was asked, and what FILES say, to the folder of observations."`
 }
@@ -49,7 +51,14 @@ func (v *conformVerb) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
-	rows := conform.Rows()
+	pattern, err := regexp.Compile(v.Only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	rows := conform.Only(conform.Rows(), pattern)
+	if len(rows) == 0 {
+		return fmt.Errorf("no row matches -only %q", v.Only)
+	}
 	systems, err := v.observe(ctx, o, rows)
 	if err != nil {
 		return err
@@ -158,6 +167,9 @@ func addRecorded(systems, records []conform.System) []conform.System {
 
 // save records every system but the reference.
 func (v *conformVerb) save(systems []conform.System) error {
+	if v.Only != "" {
+		return errors.New("-record wants every row; leave -only out")
+	}
 	if systems[0].Name != conform.Reference {
 		return errors.New("-record needs the reference; ask the simulator, too")
 	}

@@ -2,6 +2,8 @@ package conform
 
 import (
 	"context"
+	"regexp"
+	"slices"
 
 	"github.com/hvlab/hvlab/hvsock/hvsocktest"
 )
@@ -32,6 +34,11 @@ func Rows() []Row {
 		rows = append(rows, Row{q.Name, q.Section, q.Text, KindQuestion, q.Ask})
 	}
 	return rows
+}
+
+// Only is the rows whose names match pattern.
+func Only(rows []Row, pattern *regexp.Regexp) []Row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r Row) bool { return !pattern.MatchString(r.Name) })
 }
 
 // A System is what one system answered.

@@ -27,7 +27,7 @@ func Load(folder string) ([]System, error) {
 		return nil, err
 	}
 	slices.Sort(names)
-	var records []System
+	records := []System{} // not nil: there is a folder
 	for _, name := range names {
 		var s System
 		if err := readJSON(name, &s); err != nil {
@@ -49,14 +49,18 @@ func readJSON(name string, v any) error {
 	return nil
 }
 
-var notInNames = regexp.MustCompile(`[^a-z0-9.]+`)
+var (
+	notInNames = regexp.MustCompile(`[^a-z0-9.]+`)
+	// A patch level is not worth a file of its own.
+	patchLevel = regexp.MustCompile(`(\d+\.\d+)[.-].*`)
+)
 
-// fileName is where the record of s belongs. The simulator's version is not part
-// of it: there is only one.
+// fileName is where the record of s belongs: one file a release. The simulator's
+// version is not part of it, since there is only one.
 func fileName(s System) string {
 	name := s.Name
 	if !s.simulated() {
-		name += " " + s.About
+		name += " " + patchLevel.ReplaceAllString(s.About, "$1")
 	}
 	return prefix + strings.Trim(notInNames.ReplaceAllString(strings.ToLower(name), "-"), "-") + ".json"
 }
