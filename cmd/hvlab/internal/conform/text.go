@@ -54,13 +54,13 @@ const kept = "kept"
 func (t Table) WriteText(w io.Writer) error {
 	var b strings.Builder
 	for i, s := range t.Systems {
-		fmt.Fprintf(&b, "%s  %-26s%s\n", letter(i), s.Name, about(s))
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%s  %-26s%s", letter(i), s.Name, about(s)), " ") + "\n")
 	}
-	fmt.Fprintf(&b, "\n%-26s", "")
+	head := strings.Repeat(" ", 26)
 	for i := range t.Systems {
-		fmt.Fprintf(&b, "%-8s", letter(i))
+		head += fmt.Sprintf("%-8s", letter(i))
 	}
-	b.WriteString("\n")
+	b.WriteString("\n" + strings.TrimRight(head, " ") + "\n")
 	for _, r := range t.Rows {
 		t.writeRow(&b, r)
 	}
@@ -76,34 +76,50 @@ func about(s System) string {
 }
 
 func (t Table) writeRow(b *strings.Builder, r Row) {
-	reference := t.Systems[0]
-	line := fmt.Sprintf("%-26s", r.Name)
-	var details strings.Builder
-	for i, s := range t.Systems {
-		did := s.Did(r.Name)
-		switch {
-		case i == 0 && r.Kind == KindQuestion:
-			line += fmt.Sprintf("%-8s", "*")
-		case i == 0 && did != kept:
-			line += fmt.Sprintf("%-8s", "BROKEN")
-		case i == 0:
-			line += fmt.Sprintf("%-8s", kept)
-		case did == reference.Did(r.Name):
-			line += fmt.Sprintf("%-8s", "same")
-		default:
-			line += fmt.Sprintf("%-8s", "differs")
-			d := Compare([]Row{r}, reference, s, t.Records)[0]
-			fmt.Fprintf(&details, "    %s  %s", letter(i), d.Did)
-			if d.Why != "" {
-				fmt.Fprintf(&details, "\n       %s", d.Why)
+	reference := t.Systems[0].Did(r.Name)
+	first := kept
+	switch {
+	case r.Kind == KindQuestion:
+		first = "*"
+	case reference != kept:
+		first = "BROKEN"
+	}
+	line := fmt.Sprintf("%-26s%-8s", r.Name, first)
+	for _, s := range t.Systems[1:] {
+		cell := "same"
+		if s.Did(r.Name) != reference {
+			cell = "differs"
+		}
+		line += fmt.Sprintf("%-8s", cell)
+	}
+	if reference != kept {
+		line += "  " + reference
+	}
+	b.WriteString(strings.TrimRight(line, " ") + "\n")
+	t.writeDifferences(b, r)
+}
+
+// writeDifferences writes what others did, those together that did the same for
+// the same reason.
+func (t Table) writeDifferences(b *strings.Builder, r Row) {
+	type answer struct{ did, why string }
+	var order []answer
+	columns := map[answer][]string{}
+	for i, s := range t.Systems[1:] {
+		for _, d := range Compare([]Row{r}, t.Systems[0], s, t.Records) {
+			a := answer{d.Did, d.Why}
+			if columns[a] == nil {
+				order = append(order, a)
 			}
-			details.WriteString("\n")
+			columns[a] = append(columns[a], letter(i+1))
 		}
 	}
-	if did := reference.Did(r.Name); did != kept {
-		line += "  " + did
+	for _, a := range order {
+		fmt.Fprintf(b, "    %s: %s\n", strings.Join(columns[a], " "), a.did)
+		if a.why != "" {
+			fmt.Fprintf(b, "        %s\n", a.why)
+		}
 	}
-	b.WriteString(strings.TrimRight(line, " ") + "\n" + details.String())
 }
 
 // Summary is one sentence about the table.
