@@ -32,7 +32,8 @@ type Options struct {
 	// HandleRequests tells which connections the guest wants:
 	// (*sim.Host).HandleRequests. If nil the guest reaches no Unix socket.
 	HandleRequests func(vmid uuid.UUID, fn func(*hvsock.Request)) (stop func(), err error)
-	// Log gets one line about each connection that did not come about; nil is off.
+	// Log gets one line about each connection that did not come about, from any
+	// goroutine; nil is off.
 	Log func(line string)
 }
 
@@ -179,12 +180,12 @@ func (b *Bridge) serveClient(client stream) {
 	defer stop()
 	want, early, err := greet(client)
 	if err != nil {
-		b.opts.Log(err.Error())
+		b.opts.Log("a client was closed: " + err.Error())
 		return
 	}
 	guest, err := b.dial(want.service)
 	if err != nil {
-		b.opts.Log(err.Error())
+		b.opts.Log("a client was closed: " + err.Error())
 		return
 	}
 	defer context.AfterFunc(b.ctx, func() { _ = guest.Close() })()
@@ -240,19 +241,23 @@ func (b *Bridge) serveGuest(r *hvsock.Request) {
 	guest, err := r.Accept(b.ctx)
 	if err != nil {
 		_ = client.Close()
-		b.opts.Log(err.Error())
+		b.opts.Log("the guest gave up: " + err.Error())
 		return
 	}
 	defer context.AfterFunc(b.ctx, func() { _ = guest.Close() })()
 	relay(client, guest, nil)
 }
 
-// connect connects to the program that serves a service: to PATH_5000 if it is
-// that of a port, else to PATH_<guid>.
+// connect connects to the program that serves a service: at PATH_5000 if it is
+// that of a port, else at PATH_<guid>.
 func (b *Bridge) connect(service uuid.UUID) (stream, error) {
-	dialer := net.Dialer{Timeout: localTimeout}
+	paths := []string{b.opts.Path + "_" + service.String()}
 	if port, ok := hvsock.PortFromServiceID(service); ok {
-		c, err := dialer.DialContext(b.ctx, "unix", b.opts.Path+"_"+strconv.FormatUint(uint64(port), 10))
+		paths = []string{b.opts.Path + "_" + strconv.FormatUint(uint64(port), 10), paths[0]}
+	}
+	dialer := net.Dialer{Timeout: localTimeout}
+	for _, path := range paths {
+		c, err := dialer.DialContext(b.ctx, "unix", path)
 		if err == nil {
 			return c.(stream), nil
 		}
@@ -260,9 +265,5 @@ func (b *Bridge) connect(service uuid.UUID) (stream, error) {
 			return nil, err
 		}
 	}
-	c, err := dialer.DialContext(b.ctx, "unix", b.opts.Path+"_"+service.String())
-	if err != nil {
-		return nil, err
-	}
-	return c.(stream), nil
+	return nil, &PathError{paths[0], "nobody listens here", fs.ErrNotExist}
 }
