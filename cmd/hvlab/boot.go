@@ -52,7 +52,8 @@ service on port 5000 of the guest (internal/kerneltest/run has the same for CI):
     CGO_ENABLED=0 go build -o i/bin/agent ./internal/kerneltest/agent
     cat >i/init <<'END'
     #!/bin/busybox sh
-    export PATH=/bin; busybox mount -t proc none /proc
+    export PATH=/bin
+    busybox mount -t proc none /proc; busybox mount -t devtmpfs none /dev
     for m in hv_vmbus vsock hv_sock hv_utils; do busybox insmod /m/$m.ko; done
     agent echo:5000 & exec busybox sh
     END

@@ -67,7 +67,7 @@ func (v *bridgeVerb) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
-	service := &echoService{log: func(text string) { fmt.Fprintln(o.err, "hvlab: "+text) }}
+	service := &echoService{err: o.err}
 	listener, err := guest.Listen(hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: hvsock.ServiceIDFromPort(v.Echo)})
 	if err != nil {
 		return err
@@ -93,7 +93,21 @@ func (v *bridgeVerb) Run(ctx context.Context, o output) error {
 // An echoService sends back what comes, in the guest.
 type echoService struct {
 	all sync.WaitGroup
-	log func(string)
+	err io.Writer
+
+	mu   sync.Mutex
+	last string
+}
+
+// log writes a line to the user, unless it is the same as the one before: a guest
+// that dials again and again is refused again and again.
+func (s *echoService) log(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text != s.last {
+		s.last = text
+		fmt.Fprintln(s.err, "hvlab: "+text)
+	}
 }
 
 // serve echoes connections until the listener is closed.
