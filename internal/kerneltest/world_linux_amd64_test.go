@@ -17,6 +17,7 @@ import (
 	"github.com/hvlab/hvlab/internal/kerneltest"
 	"github.com/hvlab/hvlab/sim"
 	"github.com/hvlab/hvlab/sim/kvmguest"
+	"github.com/hvlab/hvlab/vmbus/synic"
 	"github.com/hvlab/hvlab/vmbus/trace"
 	"github.com/stretchr/testify/require"
 )
@@ -58,8 +59,19 @@ func (c *console) String() string {
 	return c.b.String()
 }
 
+// A setup is how a world differs from the usual one.
+type setup struct {
+	host sim.HostOptions
+	cpus int
+	todo string                      // shell script for /init with commas for blanks; the agent if empty
+	port func(synic.Port) synic.Port // puts something between host and guest
+}
+
 // attach builds the machine and attaches it to a host; start boots it.
-func attach(t *testing.T, o sim.HostOptions) *world {
+func attach(t *testing.T, o sim.HostOptions) *world { return attachTo(t, setup{host: o}) }
+
+// attachTo is attach for an unusual world.
+func attachTo(t *testing.T, o setup) *world {
 	t.Helper()
 	kernel := os.Getenv("KERNELTEST_KERNEL")
 	if kernel == "" {
@@ -69,17 +81,25 @@ func attach(t *testing.T, o sim.HostOptions) *world {
 		t.Skip("no usable KVM: " + reason)
 	}
 	w := &world{t: t, id: uuid.New(), console: &console{}, trace: &trace.Recorder{}, ended: make(chan error, 1)}
-	o.Trace = w.trace.Record
+	o.host.Trace = w.trace.Record
 	var err error
-	w.host, err = sim.NewHost(o)
+	w.host, err = sim.NewHost(o.host)
 	require.NoError(t, err)
+	todo := " hvlab.agent=control-dial:9000"
+	if o.todo != "" {
+		todo = " hvlab.do=" + o.todo
+	}
 	w.vm, err = kvmguest.New(kvmguest.Options{
-		Kernel: kernel, Initrd: os.Getenv("KERNELTEST_INITRD"), MemoryBytes: 192 << 20,
-		Append:  kvmguest.DefaultAppend + " nokaslr mitigations=off hvlab.agent=control-dial:9000",
+		Kernel: kernel, Initrd: os.Getenv("KERNELTEST_INITRD"), MemoryBytes: 192 << 20, CPUs: o.cpus,
+		Append:  kvmguest.DefaultAppend + " nokaslr mitigations=off" + todo,
 		Console: w.console, Log: func(s string) { t.Log("monitor: " + s) },
 	})
 	require.NoError(t, err)
-	w.guest, err = w.host.Attach("linux", w.id, w.vm.Memory(), w.vm.Port())
+	port := w.vm.Port()
+	if o.port != nil {
+		port = o.port(port)
+	}
+	w.guest, err = w.host.Attach("linux", w.id, w.vm.Memory(), port)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -98,9 +118,12 @@ func (w *world) start() {
 }
 
 // boot attaches, boots and waits for the agent.
-func boot(t *testing.T, o sim.HostOptions) *world {
+func boot(t *testing.T, o sim.HostOptions) *world { return bootTo(t, setup{host: o}) }
+
+// bootTo is boot for an unusual world.
+func bootTo(t *testing.T, o setup) *world {
 	t.Helper()
-	w := attach(t, o)
+	w := attachTo(t, o)
 	l := w.listen(controlPort)
 	began := time.Now()
 	w.start()
