@@ -96,6 +96,7 @@ type GPADL struct {
 	want   int // words promised by the header
 	count  int // ranges promised by the header
 	shared int // bytes, once complete
+	serial uint64
 }
 
 // State returns where the GPADL is in its life.
@@ -123,6 +124,7 @@ type GPADLTable struct {
 	inProgress map[vmbus.GPADLID]*GPADL
 	orphans    map[*GPADL]struct{} // channel released, device still holds them
 	count      int                 // GPADLs in channels
+	announced  uint64              // GPADLs ever begun
 	words      int                 // page list words of all GPADLs
 	shared     int                 // bytes shared by all complete GPADLs
 }
@@ -146,7 +148,8 @@ func (t *GPADLTable) Begin(h vmbus.GPADLHeader, words []uint64) (*GPADL, error) 
 		t.inProgress = map[vmbus.GPADLID]*GPADL{}
 		t.orphans = map[*GPADL]struct{}{}
 	}
-	g := &GPADL{ID: h.GPADL, Channel: h.Channel, want: int(h.RangeBufLen) / 8, count: int(h.RangeCount)}
+	g := &GPADL{ID: h.GPADL, Channel: h.Channel, want: int(h.RangeBufLen) / 8, count: int(h.RangeCount), serial: t.announced}
+	t.announced++
 	if t.channels[g.Channel] == nil {
 		t.channels[g.Channel] = map[vmbus.GPADLID]*GPADL{}
 	}

@@ -84,8 +84,10 @@ var directives = map[string]func(*world, directive) error{
 		return w.guest.ModifyChannel(d.channel(), uint32(d.num("vp", 0)))
 	},
 
-	"post":    (*world).post,
-	"deliver": func(w *world, d directive) error { return w.hexLines(d.Input, w.guest.Receive) },
+	"post": (*world).post,
+	"deliver": func(w *world, d directive) error {
+		return w.hexLines(d.Input, func(b []byte) error { return w.guest.Receive(b) })
+	},
 	"send":    (*world).send,
 	"tell":    (*world).tell,
 	"lose":    func(w *world, d directive) error { w.lossy = d.text("direct", "yes") == "yes"; return nil },

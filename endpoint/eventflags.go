@@ -24,3 +24,9 @@ func (f *eventFlags) take() uint16 {
 
 // give returns flag n; 0 does nothing.
 func (f *eventFlags) give(n uint16) { f[n/64] &^= 1 << (n % 64) }
+
+// taken reports whether flag n is in use.
+func (f *eventFlags) taken(n uint16) bool { return f[n/64]>>(n%64)&1 != 0 }
+
+// claim takes flag n itself; 0 does nothing that take would not do.
+func (f *eventFlags) claim(n uint16) { f[n/64] |= 1 << (n % 64) }

@@ -55,7 +55,7 @@ type Host struct {
 	byEntry  map[*offers.Entry]*hostChannel
 	gpadls   channel.GPADLTable
 	busy     map[*hostChannel]struct{} // channels the guest cannot see whose device is not closed yet
-	sockets  map[socketKey]struct{}
+	sockets  map[socketKey]vmbus.GUID  // the silo
 	tokens   map[Token]*operation
 
 	lastOffer OfferID
@@ -85,10 +85,10 @@ type hostChannel struct {
 
 // An operation is what a token stands for.
 type operation struct {
-	channel *hostChannel
-	gpadl   *channel.GPADL
-	vp      uint32 // RetargetDevice
-	pages   bool   // RemapMonitors: there will be pages
+	channel                      *hostChannel
+	gpadl                        *channel.GPADL
+	vp                           uint32 // RetargetDevice
+	parentToChild, childToParent uint64 // RemapMonitors
 }
 
 type socketKey struct{ endpoint, service vmbus.GUID }
@@ -114,7 +114,7 @@ func NewHost(opts HostOptions) *Host {
 		channels: map[OfferID]*hostChannel{},
 		byEntry:  map[*offers.Entry]*hostChannel{},
 		busy:     map[*hostChannel]struct{}{},
-		sockets:  map[socketKey]struct{}{},
+		sockets:  map[socketKey]vmbus.GUID{},
 		tokens:   map[Token]*operation{},
 	}
 }

@@ -74,6 +74,16 @@ func (h *Host) beginContact(c contact) {
 	if c.granted.Features&vmbus.ServerMonitorPages != 0 { // the guest's own are not used
 		c.message.ParentToChild, c.message.ChildToParent = h.opts.ParentToChild, h.opts.ChildToParent
 	}
+	if h.move(Contacts) != nil {
+		return
+	}
+	h.contact, h.trusted = c, c.trusted
+	h.emit(h.setup(c))
+}
+
+// setup is what the driver maps for c.
+func (h *Host) setup(c contact) SetupConnection {
+	v := c.granted.Version
 	setup := SetupConnection{
 		Negotiated: c.granted, ParentToChild: c.message.ParentToChild,
 		ChildToParent: c.message.ChildToParent, ClientID: c.clientID,
@@ -84,11 +94,7 @@ func (h *Host) beginContact(c contact) {
 	if v >= vmbus.Win81 || h.opts.Dialect.MessageVPBelow30 {
 		setup.TargetVP = c.message.TargetVP
 	}
-	if h.move(Contacts) != nil {
-		return
-	}
-	h.contact, h.trusted = c, c.trusted
-	h.emit(setup)
+	return setup
 }
 
 // SetupDone answers SetupConnection. After a failure a contact or reset that

@@ -22,7 +22,7 @@ func (h *Host) modifyConnection(m vmbus.ModifyConnection) error {
 		h.send(&vmbus.ModifyConnectionResponse{ConnectionState: vmbus.ConnectionFailed})
 		return &DropError{Message: vmbus.TypeModifyConnection, Reason: why}
 	}
-	h.remap = h.token(operation{pages: m.ParentToChild != 0})
+	h.remap = h.token(operation{parentToChild: m.ParentToChild, childToParent: m.ChildToParent})
 	h.emit(RemapMonitors{h.remap, m.ParentToChild, m.ChildToParent})
 	return nil
 }
@@ -54,7 +54,7 @@ func (h *Host) RemapDone(t Token, state uint8) {
 	}
 	h.remap = 0
 	if state == vmbus.ConnectionOK {
-		h.monitors = op.pages
+		h.monitors = op.parentToChild != 0
 	}
 	h.send(&vmbus.ModifyConnectionResponse{ConnectionState: state})
 }

@@ -13,9 +13,13 @@ func (h *Host) socketRequest(m vmbus.TLConnectRequest, silo vmbus.GUID) error {
 	if _, dup := h.sockets[k]; dup {
 		return &DropError{Message: vmbus.TypeTLConnectRequest, Reason: "the same request is waiting for its answer"}
 	}
-	h.sockets[k] = struct{}{}
-	h.emit(SocketRequested{Endpoint: m.Endpoint, Service: m.Service, Silo: silo, SiloAware: h.negotiated.Version >= vmbus.Win10RS5})
+	h.sockets[k] = silo
+	h.emit(h.requested(k))
 	return nil
+}
+
+func (h *Host) requested(k socketKey) SocketRequested {
+	return SocketRequested{Endpoint: k.endpoint, Service: k.service, Silo: h.sockets[k], SiloAware: h.negotiated.Version >= vmbus.Win10RS5}
 }
 
 // RefuseSocket answers SocketRequested: nobody serves it. The guest learns of

@@ -41,6 +41,9 @@ func (q *fifo[T]) push(v T) { q.items = append(q.items, v) }
 
 func (q *fifo[T]) len() int { return len(q.items) - q.head }
 
+// all is what the fifo holds, oldest first; it must not be kept.
+func (q *fifo[T]) all() []T { return q.items[q.head:] }
+
 func (q *fifo[T]) peek() (v T, ok bool) {
 	if q.len() == 0 {
 		return v, false

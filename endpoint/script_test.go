@@ -15,15 +15,20 @@ import (
 
 // TestScript runs every scenario under testdata/scenario; the expected output
 // is the trace. "go test ./endpoint -run Script -rewrite" rewrites it.
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { runScripts(t, nil) }
+
+// runScripts runs every scenario; restoring, if not nil, happens before each step.
+func runScripts(t *testing.T, restoring func(*world)) {
 	dir := filepath.Join(golden.Root(t), "testdata", "scenario")
 	datadriven.Walk(t, dir, func(t *testing.T, path string) {
 		w := newWorld()
+		w.restoring = restoring
 		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
 			w.trace.Reset()
 			d := directive{td}
 			if d.Cmd == "world" {
 				w = configure(t, d)
+				w.restoring = restoring
 				return ""
 			}
 			if err := w.do(d); err != nil {

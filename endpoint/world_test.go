@@ -13,20 +13,21 @@ import (
 // a driver whose devices answer at once or, with "device manual", on command.
 // Everything that happens is one line of trace.
 type world struct {
-	host    *Host
-	guest   *Guest
-	trace   strings.Builder
-	manual  bool
-	vps     uint32 // the guest's virtual processors; 0 is any number
-	busy    bool   // the guest's message slot is occupied
-	lossy   bool   // the slot of a direct message is always busy
-	mute    bool   // there is no host core: a scenario writes the host's messages itself
-	raw     bool   // there is no guest core: a scenario writes the guest's messages itself
-	trusted bool   // the guest's messages reach the host on a trusted path
-	toHost  []Posting
-	toMe    [][]byte // host to guest
-	asked   []Action // device requests waiting for "device ..."
-	dialed  []SocketRequested
+	host      *Host
+	guest     *Guest
+	trace     strings.Builder
+	manual    bool
+	vps       uint32       // the guest's virtual processors; 0 is any number
+	restoring func(*world) // if set, called before every step
+	busy      bool         // the guest's message slot is occupied
+	lossy     bool         // the slot of a direct message is always busy
+	mute      bool         // there is no host core: a scenario writes the host's messages itself
+	raw       bool         // there is no guest core: a scenario writes the guest's messages itself
+	trusted   bool         // the guest's messages reach the host on a trusted path
+	toHost    []Posting
+	toMe      [][]byte // host to guest
+	asked     []Action // device requests waiting for "device ..."
+	dialed    []SocketRequested
 }
 
 func newWorld() *world {
@@ -37,6 +38,9 @@ func (w *world) log(format string, args ...any) { fmt.Fprintf(&w.trace, format+"
 
 // step moves one thing: an action, a message posted, or a message received.
 func (w *world) step() bool {
+	if w.restoring != nil {
+		w.restoring(w)
+	}
 	if a, ok := w.host.Next(); ok {
 		w.hostAction(a)
 		return true
