@@ -25,23 +25,22 @@ func FuzzHostMessages(f *testing.F) {
 		&vmbus.ModifyConnection{ParentToChild: 4096, ChildToParent: 8192}, &vmbus.ModifyConnection{},
 	} {
 		b := vmbus.Append(nil, m)
-		f.Add(append([]byte{byte(len(b))}, b...))
+		for _, setup := range []uint8{0, 10, 0x8A} { // 0.13, 6.0, 6.0 with every feature
+			f.Add(setup, append([]byte{byte(len(b))}, b...))
+		}
 	}
 	g := vmbus.AppendWords(vmbus.Append(nil, &vmbus.GPADLHeader{Channel: 1, GPADL: 1, RangeBufLen: 40, RangeCount: 1}), []uint64{4 * 4096, 1, 2, 3, 4})
-	f.Add(append([]byte{byte(len(g))}, g...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		w := newWorld()
-		_, err := w.host.Publish(offers.Offer{Key: offers.Key{Instance: vmbus.GUID{7}}})
-		require.NoError(t, err)
-		require.NoError(t, w.guest.Connect())
-		w.run()
+	f.Add(uint8(0x8A), append([]byte{byte(len(g))}, g...))
+	f.Fuzz(func(t *testing.T, setup uint8, b []byte) {
+		w := fuzzWorld(t, setup)
 		for len(b) > 0 {
 			n := min(int(b[0]), len(b)-1)
 			if w.host.WantsMessage() {
-				_ = w.host.Receive(MultiClientPort, b[1:1+n]) // any error is fine
+				_ = w.host.ReceiveFrom(Source{MultiClientPort, w.trusted}, b[1:1+n]) // any error is fine
 			}
 			w.run()
 			checkHost(t, w.host)
+			restoreBoth(t, w)
 			b = b[1+n:]
 		}
 		w.host.Reset()
@@ -62,19 +61,24 @@ func FuzzGuestMessages(f *testing.F) {
 		&vmbus.ModifyChannelResponse{Channel: 1}, &vmbus.PauseResponse{}, &vmbus.ModifyConnectionResponse{},
 	} {
 		b := vmbus.Append(nil, m)
-		f.Add(append([]byte{byte(len(b))}, b...))
+		for _, setup := range []uint8{0, 10, 0x8A} { // 0.13, 6.0, 6.0 with every feature
+			f.Add(setup, append([]byte{byte(len(b))}, b...))
+		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		w := newWorld()
-		_, err := w.host.Publish(offers.Offer{Key: offers.Key{Instance: vmbus.GUID{7}}})
-		require.NoError(t, err)
-		require.NoError(t, w.guest.Connect())
-		w.run()
+	f.Fuzz(func(t *testing.T, setup uint8, b []byte) {
+		w := fuzzWorld(t, setup)
 		require.NoError(t, w.open(1, 2))
+		if w.guest.Negotiated().Version >= vmbus.Win10 {
+			require.NoError(t, w.openWith(2, 2, OpenParams{Reserved: &ReservedTarget{}}))
+		}
+		_ = w.guest.ModifyConnection(4096, 8192) // not at every version
+		_ = w.guest.Pause()
 		for len(b) > 0 {
 			n := min(int(b[0]), len(b)-1)
 			_ = w.guest.Receive(b[1 : 1+n]) // any error is fine
+			_ = w.guest.ModifyChannel(1, uint32(n))
 			w.run()
+			restoreBoth(t, w)
 			b = b[1+n:]
 			ids, _ := w.guest.Usage()
 			require.LessOrEqual(t, ids, offers.MaxOffers)
@@ -84,6 +88,35 @@ func FuzzGuestMessages(f *testing.F) {
 			w.run()
 		}
 	})
+}
+
+// fuzzWorld is a connected world: the low bits of setup choose the version, the
+// highest every feature there is, the next a Linux guest. Two devices and a
+// sub-channel are offered, one of them monitored.
+func fuzzWorld(t require.TestingT, setup uint8) *world {
+	versions := vmbus.Versions()
+	guest := GuestOptions{
+		Versions:     []vmbus.Version{versions[int(setup&0x3F)%len(versions)]},
+		SkipTeardown: setup&0x40 != 0, ParentToChild: 4096, ChildToParent: 8192,
+	}
+	host := HostOptions{RedirectSINT: 7}
+	w := &world{}
+	if setup&0x80 != 0 {
+		host.Features, host.ParentToChild, host.ChildToParent = vmbus.AllFeatures, 0x10000, 0x11000
+		guest.Features, guest.OwnEventFlags, w.trusted = vmbus.AllFeatures, true, true
+	}
+	w.host, w.guest = NewHost(host), NewGuest(guest)
+	for _, o := range []offers.Offer{
+		{Key: offers.Key{Instance: vmbus.GUID{7}}, Monitor: &offers.Monitor{Latency: 10}},
+		{Key: offers.Key{Instance: vmbus.GUID{8}}},
+		{Key: offers.Key{Instance: vmbus.GUID{7}, SubChannel: 1}},
+	} {
+		_, err := w.host.Publish(o)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.guest.Connect())
+	w.run()
+	return w
 }
 
 // checkHost holds what must be true of a host core after every step.
@@ -109,7 +142,7 @@ func TestHonestWorld(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		version := rapid.SampledFrom(vmbus.Versions()).Draw(t, "version")
 		w := &world{host: NewHost(HostOptions{}), guest: NewGuest(GuestOptions{
-			Versions: []vmbus.Version{version}, SkipTeardown: rapid.Bool().Draw(t, "linux")})}
+			Versions: []vmbus.Version{version}, Features: vmbus.PauseResume | vmbus.GuestSignalParams, SkipTeardown: rapid.Bool().Draw(t, "linux")})}
 		require.NoError(t, w.guest.Connect())
 		w.run()
 		published := []OfferID{}
@@ -133,12 +166,21 @@ func TestHonestWorld(t *testing.T) {
 					w.step()
 				}
 			},
-			"run": func(*rapid.T) { w.run() },
-			"":    func(t *rapid.T) { checkHost(t, w.host) },
+			"modify":  func(*rapid.T) { _ = w.guest.ModifyChannel(id(), 1) }, // it may not be open
+			"release": func(*rapid.T) { _ = w.guest.Release(id()) },          // it may be open
+			"reserve": func(*rapid.T) { _ = w.openWith(id(), 2, OpenParams{Reserved: &ReservedTarget{}}) },
+			"pause":   func(*rapid.T) { _ = w.guest.Pause() },  // not at every version
+			"resume":  func(*rapid.T) { _ = w.guest.Resume() }, // it may not be silent yet
+			"run":     func(*rapid.T) { w.run() },
+			"":        func(t *rapid.T) { checkHost(t, w.host) },
 		})
 		w.run()
 		require.NoError(t, w.guest.Unload())
 		w.run()
+		for id := range vmbus.ChannelID(7) { // what is left is reserved
+			_ = w.guest.Close(id)
+			w.run()
+		}
 		_, ids, gpadls, ops, reqs := w.host.Usage()
 		gids, rings := w.guest.Usage()
 		require.Zero(t, ids+gpadls+ops+reqs+gids+rings, "I-NO-LEAK\n%s", w.trace.String())
@@ -150,12 +192,14 @@ func TestHonestWorld(t *testing.T) {
 
 // unexpectedDrops returns the drops of a trace that honest peers do not cause.
 // Legal are only what crosses a rescind on its way: the answer to an open that
-// has failed already, and what an unload overtakes.
+// has failed already; the rescind that crosses a release; a reserved close that
+// is asked for again; and what an unload
+// overtakes.
 func unexpectedDrops(trace string) []string {
 	var list []string
 	for line := range strings.Lines(trace) {
 		if !strings.Contains(line, "drops:") || strings.Contains(line, "OpenResult for channel") ||
-			strings.Contains(line, "the guest is unloading") || strings.Contains(line, "the connection is Disconnect") {
+			strings.Contains(line, "RescindChannelOffer for channel") || strings.Contains(line, "CloseReservedChannel for channel") || strings.Contains(line, "the guest is unloading") || strings.Contains(line, "the connection is Disconnect") {
 			continue
 		}
 		list = append(list, line)

@@ -138,6 +138,7 @@ func (g *Guest) PostFailed(err error) {
 		g.versionRefused()
 		return
 	}
+	g.unasked(m)
 	g.end(fmt.Errorf("endpoint: posting %v: %w", m.Message.Type(), err))
 }
 
@@ -352,6 +353,10 @@ func (g *Guest) Unload() error {
 	if err := g.move(GuestUnloads); err != nil {
 		return callerError(err)
 	}
+	for _, p := range g.held.all() {
+		g.unasked(p)
+	}
+	g.held.clear()
 	g.endChannels()
 	if g.negotiated.Version >= vmbus.Win7 {
 		g.post(&vmbus.Unload{})

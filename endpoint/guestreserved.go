@@ -21,6 +21,14 @@ func (c *guestChannel) survives() bool {
 	return c.open.Reserved != nil && (c.state == channel.GuestOpening || c.state == channel.GuestOpen || c.state == channel.Unreserving)
 }
 
+// unasked says that p never reached the host: a channel it was to reserve does
+// not outlive the connection.
+func (g *Guest) unasked(p Posting) {
+	if m, ok := p.Message.(*vmbus.OpenReservedChannel); ok && g.channels[m.Channel] != nil {
+		g.channels[m.Channel].open.Reserved = nil
+	}
+}
+
 // anySurvives reports whether a reserved channel is left.
 func (g *Guest) anySurvives() bool {
 	for _, c := range g.channels {

@@ -109,7 +109,7 @@ func TestTamperedState(t *testing.T) {
 			b := bytes.Clone(c.saved)
 			b[i] ^= 0x41
 			require.ErrorIs(t, c.restore(b), vmbus.ErrProtocol, "byte %d", i)
-			if i >= savedHead && i < len(b)-sha256.Size {
+			if i%5 == 0 && i >= savedHead && i < len(b)-sha256.Size {
 				if err := c.restore(resealed(b)); err != nil {
 					require.ErrorIs(t, err, vmbus.ErrProtocol)
 				}
