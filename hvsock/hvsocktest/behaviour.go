@@ -1,14 +1,15 @@
 package hvsocktest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 )
 
-// patience is how long one behaviour may take. None needs more than moments;
-// whatever takes this long hangs.
+// patience is how long one behaviour may take unless its transport says
+// otherwise. None needs more than moments; whatever takes this long hangs.
 const patience = 30 * time.Second
 
 // A Behaviour is one promise of a Hyper-V socket.
@@ -56,12 +57,13 @@ func attempt(tr Transport, f func(*session)) (reason string) {
 		s.wg.Wait()
 		close(over)
 	}()
-	timer := time.NewTimer(patience)
+	limit := cmp.Or(tr.Patience, patience)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-over:
 	case <-timer.C:
-		s.note("still not done after %v", patience)
+		s.note("still not done after %v", limit)
 		s.closeAll() // which may end it; if not, its goroutines are lost
 	}
 	s.closeAll()

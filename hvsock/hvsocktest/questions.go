@@ -133,9 +133,9 @@ func askRemoteService(s *session) string {
 	return "an id the dialer does not know"
 }
 
-// backlogDials is more connections than a listener's default queue takes in any
-// system that has a default below the Linux maximum of 4096.
-const backlogDials = 300
+// backlogDials is more connections than the default queue of a listener takes,
+// and not so many that a small guest runs out of memory for rings.
+const backlogDials = 200
 
 func askBacklog(s *session) string {
 	_, addr := s.listen()
@@ -202,9 +202,12 @@ func askWriteAfterPeerClose(s *session) string {
 // a busy machine, and less than any timer after a Close.
 const writeTime = time.Second
 
+// hangs is how long a call waits that is then said to hang.
+const hangs = 5 * time.Second
+
 // writeMuch writes until there is an error, at most for a while.
 func (s *session) writeMuch(c Conn) string {
-	s.must(c.SetWriteDeadline(time.Now().Add(patience/2)), "SetWriteDeadline")
+	s.must(c.SetWriteDeadline(time.Now().Add(hangs)), "SetWriteDeadline")
 	b := pattern(64<<10, 21)
 	for start := time.Now(); time.Since(start) < writeTime; {
 		_, err := c.Write(b)
@@ -242,7 +245,7 @@ func askReadAfterLateWrite(s *session) string {
 
 // readOnce says how one Read goes, which may wait.
 func (s *session) readOnce(c Conn) string {
-	s.must(c.SetReadDeadline(time.Now().Add(patience/2)), "SetReadDeadline")
+	s.must(c.SetReadDeadline(time.Now().Add(hangs)), "SetReadDeadline")
 	n, err := c.Read(make([]byte, 1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return "it hangs"

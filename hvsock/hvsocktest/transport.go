@@ -40,6 +40,10 @@ type Transport struct {
 	// (hvsock.md 5.2).
 	NeverRefuses bool
 
+	// Patience is how long one behaviour or question may take; 30 s if zero. A
+	// transport needs more where each call is a message to an emulated machine.
+	Patience time.Duration
+
 	// Deviations name the behaviours this transport is known not to have, each
 	// with the reason. They are not checked.
 	Deviations map[string]string
