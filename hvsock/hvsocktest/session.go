@@ -29,10 +29,6 @@ type session struct {
 // spawn runs f in a goroutine the session waits for. f may fail the session.
 func (s *session) spawn(f func()) { s.wg.Go(f) }
 
-// wait waits for everything spawned. A failure closes what is open, so nobody
-// waits for a goroutine that has given up.
-func (s *session) wait() { s.wg.Wait() }
-
 // note records a failure; the first one counts.
 func (s *session) note(format string, args ...any) {
 	s.mu.Lock()
