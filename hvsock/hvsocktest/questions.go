@@ -189,6 +189,7 @@ func askCapacity(s *session) string {
 func askWriteAfterPeerCloseRead(s *session) string {
 	dialed, accepted := s.connect()
 	s.must(accepted.CloseRead(), "CloseRead")
+	s.follow(accepted, dialed)
 	return s.writeMuch(dialed)
 }
 

@@ -176,6 +176,13 @@ func (s *session) same(got, want []byte) {
 	}
 }
 
+// follow sends a byte after something that from may have told to: once the byte
+// is there, that is, too.
+func (s *session) follow(from, to Conn) {
+	s.write(from, []byte{1})
+	s.read(to, []byte{1})
+}
+
 // eof checks that the stream has ended, and stays so.
 func (s *session) eof(c Conn) {
 	for range 3 {
