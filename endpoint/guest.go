@@ -145,6 +145,9 @@ func (g *Guest) PostFailed(err error) {
 // Next returns the oldest action and removes it.
 func (g *Guest) Next() (Action, bool) { return g.actions.pop() }
 
+// ActionPending reports whether Next has an action.
+func (g *Guest) ActionPending() bool { return g.actions.len() > 0 }
+
 // Usage counts known channel ids and ring GPADLs.
 func (g *Guest) Usage() (ids, gpadls int) { return g.catalogue.Len(), len(g.rings) }
 

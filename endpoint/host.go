@@ -156,6 +156,9 @@ func (h *Host) MessageSent() {
 // Next returns the oldest action and removes it.
 func (h *Host) Next() (Action, bool) { return h.actions.pop() }
 
+// ActionPending reports whether Next has an action.
+func (h *Host) ActionPending() bool { return h.actions.len() > 0 }
+
 // Usage counts what the connection holds: offers, channel ids, GPADLs, device
 // operations, socket requests.
 func (h *Host) Usage() (offered, ids, gpadls, operations, requests int) {

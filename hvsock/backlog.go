@@ -4,7 +4,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/hvlab/hvlab/endpoint/live"
 )
 
 const (
@@ -33,14 +36,14 @@ type Listener struct {
 // newListener makes a listener that calls onClose, if not nil, when it is
 // closed. backlog is the number of connections that may wait; 0 means
 // defaultBacklog, and more than maxBacklog means that.
-func newListener(addr Addr, backlog int, onClose func()) *Listener {
+func newListener(addr Addr, backlog int, clock live.Clock, onClose func()) *Listener {
 	if backlog <= 0 {
 		backlog = defaultBacklog
 	}
 	if onClose == nil {
 		onClose = func() {}
 	}
-	l := &Listener{addr: addr, backlog: min(backlog, maxBacklog), onClose: onClose}
+	l := &Listener{addr: addr, backlog: min(backlog, maxBacklog), onClose: onClose, deadline: deadline{clock: clock}}
 	l.changed.L = &l.mu
 	return l
 }
@@ -66,19 +69,41 @@ func (l *Listener) AcceptHVSock() (*Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		switch {
-		case l.closed:
-			return nil, localError("accept", l.addr, net.ErrClosed)
-		case l.deadline.expired:
-			return nil, localError("accept", l.addr, os.ErrDeadlineExceeded)
-		case len(l.queue) > 0:
-			c := l.queue[0]
-			l.queue[0] = nil // the array must not keep it alive
-			l.queue = l.queue[1:]
-			return c, nil
+		c, err := l.acceptNow()
+		if err != syscall.EAGAIN {
+			return c, err
 		}
 		l.changed.Wait()
 	}
+}
+
+// TryAccept is AcceptHVSock for callers that cannot wait: with nobody in the
+// queue it returns an error around EAGAIN.
+func (l *Listener) TryAccept() (*Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, err := l.acceptNow()
+	if err == syscall.EAGAIN {
+		return nil, localError("accept", l.addr, systemCall("accept", err))
+	}
+	return c, err
+}
+
+// acceptNow takes a connection from the queue; a bare EAGAIN means to wait. l.mu
+// is held.
+func (l *Listener) acceptNow() (*Conn, error) {
+	switch {
+	case l.closed:
+		return nil, localError("accept", l.addr, net.ErrClosed)
+	case l.deadline.expired:
+		return nil, localError("accept", l.addr, os.ErrDeadlineExceeded)
+	case len(l.queue) > 0:
+		c := l.queue[0]
+		l.queue[0] = nil // the array must not keep it alive
+		l.queue = l.queue[1:]
+		return c, nil
+	}
+	return nil, syscall.EAGAIN
 }
 
 // SetDeadline makes blocked and future Accepts fail with os.ErrDeadlineExceeded
@@ -94,7 +119,7 @@ func (l *Listener) SetDeadline(t time.Time) error {
 		l.changed.Broadcast()
 	}
 	if wait > 0 {
-		l.deadline.timer = time.AfterFunc(wait, l.expire)
+		l.deadline.timer = l.deadline.clock.AfterFunc(wait, l.expire)
 	}
 	return nil
 }

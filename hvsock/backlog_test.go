@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,7 +23,7 @@ var listenAddr = Addr{Wildcard, ServiceIDFromPort(5000)}
 // place is taken from the promise until Accept.
 func TestBacklog(t *testing.T) {
 	for ask, want := range map[int]int{0: 128, -1: 128, 1: 1, 4096: 4096, 4097: 4096} {
-		l := newListener(listenAddr, ask, nil)
+		l := newListener(listenAddr, ask, live.SystemClock(), nil)
 		for range want {
 			require.True(t, l.reserve())
 		}
@@ -42,7 +43,7 @@ func TestBacklog(t *testing.T) {
 }
 
 func TestAcceptOrder(t *testing.T) {
-	l := newListener(listenAddr, 3, nil)
+	l := newListener(listenAddr, 3, live.SystemClock(), nil)
 	var want []*Conn
 	for range 3 {
 		p := newPair(t, pairOptions{})
@@ -61,7 +62,7 @@ func TestAcceptOrder(t *testing.T) {
 
 // hvsock.md 16: a connection that ended while it was queued is still returned.
 func TestAcceptDeadConn(t *testing.T) {
-	l := newListener(listenAddr, 1, nil)
+	l := newListener(listenAddr, 1, live.SystemClock(), nil)
 	p := newPair(t, pairOptions{})
 	defer p.close()
 	require.True(t, l.reserve())
@@ -78,7 +79,7 @@ func TestAcceptDeadConn(t *testing.T) {
 func TestListenerClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closes := 0
-		l := newListener(listenAddr, 0, func() { closes++ })
+		l := newListener(listenAddr, 0, live.SystemClock(), func() { closes++ })
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
@@ -104,7 +105,7 @@ func TestListenerClose(t *testing.T) {
 }
 
 func TestListenerCloseClosesQueued(t *testing.T) {
-	l := newListener(listenAddr, 0, nil)
+	l := newListener(listenAddr, 0, live.SystemClock(), nil)
 	queued, accepted, late := newPair(t, pairOptions{}), newPair(t, pairOptions{}), newPair(t, pairOptions{})
 	for range 3 {
 		require.True(t, l.reserve())
@@ -125,7 +126,7 @@ func TestListenerCloseClosesQueued(t *testing.T) {
 
 func TestAcceptDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newListener(listenAddr, 0, nil)
+		l := newListener(listenAddr, 0, live.SystemClock(), nil)
 		start := time.Now()
 		require.NoError(t, l.SetDeadline(start.Add(time.Second)))
 		var wg sync.WaitGroup
@@ -160,7 +161,7 @@ func TestAcceptDeadline(t *testing.T) {
 // HV-08: connections arrive, are accepted and closed while the listener closes.
 func TestListenerStress(t *testing.T) {
 	for range 50 {
-		l := newListener(listenAddr, 4, nil)
+		l := newListener(listenAddr, 4, live.SystemClock(), nil)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -57,6 +58,7 @@ type link struct {
 	// events is told what happens. It must not block, and is called without
 	// any lock of the Conn. nil does nothing.
 	events  func(connEvent)
+	clock   live.Clock // nil is the system's
 	options connOptions
 }
 
@@ -92,7 +94,7 @@ type Conn struct {
 	outRing   ringbuffer.Stats    // guarded by out.mu; likewise
 
 	discarding atomic.Bool // nobody will read: whatever arrives is dropped
-	again      *time.Timer // guarded by in.mu; goes on discarding
+	again      live.Timer  // guarded by in.mu; goes on discarding
 	marks      atomic.Uint32
 	reported   atomic.Uint32 // bit per connEvent
 }
@@ -111,12 +113,15 @@ func newConn(local, remote Addr, l link) *Conn {
 	if l.signal == nil {
 		l.signal = func() {}
 	}
+	if l.clock == nil {
+		l.clock = live.SystemClock()
+	}
 	if l.events == nil {
 		l.events = func(connEvent) {}
 	}
 	c := &Conn{local: local, remote: remote, link: l, reader: l.in, writer: l.out}
-	c.in.init()
-	c.out.init()
+	c.in.init(l.clock)
+	c.out.init(l.clock)
 	return c
 }
 

@@ -124,7 +124,7 @@ func (c *Conn) discardNow() (n int, signal, done bool) {
 // has at most three timers, and after Close only this one.
 func (c *Conn) goOnDiscarding() {
 	if c.again == nil {
-		c.again = time.AfterFunc(discardPause, c.discardLate)
+		c.again = c.link.clock.AfterFunc(discardPause, c.discardLate)
 	} else {
 		c.again.Reset(discardPause)
 	}

@@ -115,15 +115,28 @@ func (c *Conn) awaitData() {
 		h.pause(nil)
 		return
 	}
-	h.sleeping.Store(true)
+	if c.armRead() {
+		h.sleep()
+	}
+	c.maskAgain()
+}
+
+// armRead makes the peer signal what it writes next, and reports whether there is
+// nothing to read until then. in.mu is held.
+func (c *Conn) armRead() bool {
+	c.in.sleeping.Store(true)
 	c.reader.Unmask()
 	// The ring is only looked at, and an error is Read's to find again.
 	if ready, err := c.reader.Readable(); ready || err != nil {
-		h.sleeping.Store(false)
-	} else {
-		h.sleep()
+		c.in.sleeping.Store(false)
+		return false
 	}
-	if c.reader != nil && !h.closed && !h.shut { // else discard depends on signals
+	return true
+}
+
+// maskAgain ends it: a reader that is awake needs no signals. in.mu is held.
+func (c *Conn) maskAgain() {
+	if c.reader != nil && !c.in.closed && !c.in.shut { // else discard depends on signals
 		c.reader.Mask()
 	}
 }

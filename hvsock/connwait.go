@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hvlab/hvlab/endpoint/live"
 )
 
 // A half is what the two directions of a Conn have in common: the lock that
@@ -28,6 +30,8 @@ type half struct {
 	waiting  int       // calls that wait for the turn
 	turn     sync.Cond // on mu; unlike a second Mutex it lets a synctest bubble go idle
 	sleeping atomic.Bool
+	armed    bool          // TryRead or TryWrite has left sleeping set; guarded by mu
+	notify   func()        // told what would end a sleep, for TryRead and TryWrite; may be nil
 	wakeup   chan struct{} // holds one token
 
 	deadline deadline // guarded by mu
@@ -41,7 +45,8 @@ type half struct {
 
 // init must be called before use; the channel belongs to the synctest bubble of
 // the caller.
-func (h *half) init() {
+func (h *half) init(clock live.Clock) {
+	h.deadline.clock = clock
 	h.wakeup = make(chan struct{}, 1)
 	h.turn.L = &h.mu
 }
@@ -60,11 +65,16 @@ func (h *half) lock() {
 
 // unlock ends the turn and gives up the lock.
 func (h *half) unlock() {
+	h.endTurn()
+	h.mu.Unlock()
+}
+
+// endTurn ends the turn and keeps the lock.
+func (h *half) endTurn() {
 	h.busy = false
 	if h.waiting > 0 {
 		h.turn.Signal()
 	}
-	h.mu.Unlock()
 }
 
 // pause gives up the lock, but not the turn, for a call of signal if signal is
@@ -98,6 +108,9 @@ func (h *half) wake() {
 		case h.wakeup <- struct{}{}:
 		default: // a token nobody has taken yet does as well
 		}
+		if h.notify != nil {
+			h.notify()
+		}
 	}
 }
 
@@ -113,7 +126,7 @@ func (h *half) setDeadline(t time.Time) bool {
 		h.wake()
 	}
 	if wait > 0 {
-		h.deadline.timer = time.AfterFunc(wait, h.expire)
+		h.deadline.timer = h.deadline.clock.AfterFunc(wait, h.expire)
 	}
 	return true
 }

@@ -1,14 +1,19 @@
 package hvsock
 
-import "time"
+import (
+	"time"
+
+	"github.com/hvlab/hvlab/endpoint/live"
+)
 
 // A deadline is an absolute time after which calls fail, until it is set anew.
 // Whoever embeds it guards it with a lock, and makes its timer when set asks for
 // one; the timer's function takes the lock and calls check. The zero deadline
 // never expires.
 type deadline struct {
+	clock   live.Clock
 	at      time.Time
-	timer   *time.Timer // made once, then reused
+	timer   live.Timer // made once, then reused
 	expired bool
 }
 
@@ -21,7 +26,7 @@ func (d *deadline) set(t time.Time) (expired bool, wait time.Duration) {
 	if t.IsZero() {
 		return false, 0
 	}
-	left := time.Until(t)
+	left := t.Sub(d.clock.Now())
 	switch {
 	case left <= 0:
 		d.expired = true
@@ -40,7 +45,7 @@ func (d *deadline) check() (expired bool) {
 	if d.at.IsZero() || d.expired {
 		return false
 	}
-	if left := time.Until(d.at); left > 0 {
+	if left := d.at.Sub(d.clock.Now()); left > 0 {
 		d.timer.Reset(left)
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/stretchr/testify/require"
 )
 
@@ -130,7 +131,7 @@ func TestDeadlineMoves(t *testing.T) {
 func TestDeadlineStaleTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		var d deadline
+		d := deadline{clock: live.SystemClock()}
 		fired := 0
 		check := func() bool {
 			mu.Lock()

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -60,6 +62,58 @@ func await(ctx context.Context, timeout time.Duration, result <-chan dialResult,
 		return r.conn, r.err
 	}
 	return nil, ended(ctx)
+}
+
+// A begunDial is a dial whose caller does not wait: whatever decides it first,
+// the bus, the timeout or the caller, ends it.
+type begunDial struct {
+	local, remote Addr
+	done          func(*Conn, error)
+	giveUp        func() bool
+
+	mu    sync.Mutex
+	ended bool
+	timer live.Timer // nil before bound
+}
+
+// bound arms the timeout. giveUp reports false if the outcome is decided.
+func (d *begunDial) bound(clock live.Clock, timeout time.Duration, giveUp func() bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.giveUp = giveUp
+	if !d.ended {
+		d.timer = clock.AfterFunc(timeout, func() { d.abandon(syscall.ETIMEDOUT) })
+	}
+}
+
+// end is told the outcome by the bus.
+func (d *begunDial) end(r dialResult) {
+	d.stop()
+	if r.err != nil {
+		d.done(nil, dialError(d.local, d.remote, r.err))
+		return
+	}
+	d.done(r.conn, nil)
+}
+
+func (d *begunDial) abandon(err error) {
+	if d.giveUp() {
+		d.done(nil, dialError(d.local, d.remote, err))
+	}
+}
+
+func (d *begunDial) cancel() {
+	d.stop()
+	d.abandon(context.Canceled)
+}
+
+func (d *begunDial) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	if d.timer != nil {
+		d.timer.Stop()
+	}
 }
 
 // contextError is what a dial that its context ended returns: a deadline is

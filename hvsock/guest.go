@@ -26,6 +26,8 @@ type GuestOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Clock is the time; nil is the system's.
+	Clock live.Clock
 }
 
 // A GuestStack is the Hyper-V sockets of one guest.
@@ -52,12 +54,15 @@ func NewGuestStack(opts GuestOptions) *GuestStack {
 	if opts.RingPages == 0 {
 		opts.RingPages = channel.DefaultRingPages
 	}
+	if opts.Clock == nil {
+		opts.Clock = live.SystemClock()
+	}
 	rnd := newRandom(opts.Seed)
 	return &GuestStack{
 		opts:      opts,
-		listeners: newRegistry(portAllocator{rnd}),
+		listeners: newRegistry(portAllocator{rnd}, opts.Clock),
 		rnd:       rnd,
-		local:     newLoopback(opts.RingPages),
+		local:     newLoopback(opts.RingPages, opts.Clock),
 		dials:     map[guestDial]*guestSocket{},
 		ports:     map[uuid.UUID]struct{}{},
 		sockets:   map[*guestSocket]struct{}{},
@@ -79,10 +84,10 @@ type guestSocket struct {
 	mu      sync.Mutex
 	state   guestState
 	channel vmbus.ChannelID
-	linger  *time.Timer
+	linger  live.Timer
 
-	conn   atomic.Pointer[Conn]
-	result chan dialResult // buffered, 1; nil for accepts
+	conn atomic.Pointer[Conn]
+	done func(dialResult) // told the outcome of a dial, once; nil for accepts
 }
 
 // move is the only writer of k.state. It reports whether the edge exists.
@@ -129,16 +134,41 @@ func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))
 	}
-	k, err := s.newDial(addr)
+	result := make(chan dialResult, 1)
+	k, err := s.newDial(addr, func(r dialResult) { result <- r })
 	if err != nil {
 		return nil, dialError(Addr{}, addr, err)
 	}
-	s.bus.RequestSocket(wire(addr.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
-	conn, err := await(ctx, defaultDialTimeout, k.result, func() bool { return s.giveUp(k) })
+	k.request()
+	conn, err := await(ctx, defaultDialTimeout, result, func() bool { return s.giveUp(k) })
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
 	return conn, nil
+}
+
+// BeginDial is Dial for callers that cannot wait: done is told the outcome once,
+// on any goroutine. cancel gives up, unless the outcome is decided: success wins.
+func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
+	if addr.VMID != Parent {
+		done(nil, dialError(Addr{}, addr, syscall.ENETUNREACH))
+		return func() {}
+	}
+	d := &begunDial{remote: addr, done: done}
+	k, err := s.newDial(addr, d.end)
+	if err != nil {
+		done(nil, dialError(Addr{}, addr, err))
+		return func() {}
+	}
+	d.local = k.local
+	d.bound(s.opts.Clock, timeout, func() bool { return s.giveUp(k) })
+	k.request()
+	return d.cancel
+}
+
+// request sends the request of a new dial.
+func (k *guestSocket) request() {
+	k.stack.bus.RequestSocket(wire(k.remote.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
 }
 
 // busError maps what the bus says about a request to the errno of a system
@@ -146,7 +176,7 @@ func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 func busError(error) error { return syscall.ENODEV }
 
 // newDial registers a dial under a fresh local port.
-func (s *GuestStack) newDial(addr Addr) (*guestSocket, error) {
+func (s *GuestStack) newDial(addr Addr, done func(dialResult)) (*guestSocket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.bus == nil {
@@ -157,7 +187,7 @@ func (s *GuestStack) newDial(addr Addr) (*guestSocket, error) {
 		return nil, err
 	}
 	k := &guestSocket{
-		stack: s, endpoint: ep, state: guestIdle, result: make(chan dialResult, 1),
+		stack: s, endpoint: ep, state: guestIdle, done: done,
 		local: Addr{s.opts.VMID, ep}, remote: addr,
 	}
 	k.move(guestDials)
@@ -189,7 +219,7 @@ func (s *GuestStack) forget(k *guestSocket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sockets, k)
-	if k.result != nil {
+	if k.done != nil {
 		delete(s.ports, k.endpoint)
 		delete(s.dials, guestDial{k.remote.ServiceID, k.endpoint})
 	}
@@ -201,8 +231,8 @@ func (k *guestSocket) fail(on guestEvent, err error) {
 		return
 	}
 	k.stack.forget(k)
-	if k.result != nil {
-		k.result <- dialResult{err: err}
+	if k.done != nil {
+		k.done(dialResult{err: err})
 	}
 }
 
@@ -268,7 +298,7 @@ func (k *guestSocket) Opened(ch *live.GuestChannel) {
 	conn := newConn(k.local, k.remote, link{
 		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
 		inPages: ch.InPages, outPages: ch.OutPages,
-		signal: ch.Signal, events: k.event,
+		signal: ch.Signal, events: k.event, clock: k.stack.opts.Clock,
 	})
 	k.mu.Lock()
 	was := k.state
@@ -280,8 +310,8 @@ func (k *guestSocket) Opened(ch *live.GuestChannel) {
 		return
 	}
 	k.conn.Store(conn)
-	if k.result != nil {
-		k.result <- dialResult{conn: conn}
+	if k.done != nil {
+		k.done(dialResult{conn: conn})
 		return
 	}
 	if !k.listener.push(conn) { // closed meanwhile: open and close it (hvsock.md 14)
@@ -341,7 +371,7 @@ func (k *guestSocket) lingerFor(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.moveLocked(guestAppCloses) {
-		k.linger = time.AfterFunc(d, func() { k.end(guestLingerEnds) })
+		k.linger = k.stack.opts.Clock.AfterFunc(d, func() { k.end(guestLingerEnds) })
 	}
 }
 

@@ -22,6 +22,8 @@ type HostOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Clock is the time; nil is the system's.
+	Clock live.Clock
 }
 
 // A HostStack is the Hyper-V sockets of one host, over any number of guests.
@@ -40,12 +42,15 @@ type HostStack struct {
 
 // NewHostStack returns a stack without guests.
 func NewHostStack(opts HostOptions) *HostStack {
+	if opts.Clock == nil {
+		opts.Clock = live.SystemClock()
+	}
 	rnd := newRandom(opts.Seed)
 	return &HostStack{
 		opts:      opts,
-		listeners: newRegistry(portAllocator{rnd}),
+		listeners: newRegistry(portAllocator{rnd}, opts.Clock),
 		rnd:       rnd,
-		local:     newLoopback(channel.DefaultRingPages),
+		local:     newLoopback(channel.DefaultRingPages, opts.Clock),
 		guests:    map[uuid.UUID]*HostGuest{},
 		handlers:  map[uuid.UUID]*func(*Request){},
 	}
@@ -114,15 +119,16 @@ func (g *HostGuest) Gone() {
 type hostSocket struct {
 	guest         *HostGuest
 	local, remote Addr
-	listener      *Listener // set for accepts
+	version       vmbus.Version // of a dial's offer
+	listener      *Listener     // set for accepts
 
 	mu      sync.Mutex
 	state   hostState
 	offered *live.Offered
-	timer   *time.Timer // open timeout, then linger
+	timer   live.Timer // open timeout, then linger
 
-	conn   atomic.Pointer[Conn]
-	result chan dialResult // buffered, 1; nil for accepts
+	conn atomic.Pointer[Conn]
+	done func(dialResult) // told the outcome of a dial, once; nil for accepts
 }
 
 // moveLocked is the only writer of k.state. It reports whether the edge exists.
@@ -165,27 +171,54 @@ func (s *HostStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 }
 
 func (g *HostGuest) dial(ctx context.Context, addr Addr) (*Conn, error) {
-	g.mu.Lock()
-	version := g.version
-	g.mu.Unlock()
-	if version < vmbus.Win10 { // not connected, or too old for Hyper-V sockets
-		return nil, dialError(Addr{}, addr, syscall.ENODEV)
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))
 	}
-	k := &hostSocket{
-		guest: g, local: Addr{Parent, g.stack.rnd.uuid()}, remote: addr,
-		result: make(chan dialResult, 1),
+	result := make(chan dialResult, 1)
+	k, err := g.newDial(addr, func(r dialResult) { result <- r })
+	if err != nil {
+		return nil, dialError(Addr{}, addr, err)
 	}
-	offer := endpoint.SocketOffer(wire(addr.ServiceID), wire(k.local.ServiceID), true, version)
-	g.add(k, 0)
-	k.offered.Publish(offer)
-	conn, err := await(ctx, defaultDialTimeout, k.result, k.giveUp)
+	k.offer()
+	conn, err := await(ctx, defaultDialTimeout, result, k.giveUp)
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
 	return conn, nil
+}
+
+// newDial registers a dial of addr under a fresh endpoint id. A guest that is not
+// connected, or too old for Hyper-V sockets, is ENODEV.
+func (g *HostGuest) newDial(addr Addr, done func(dialResult)) (*hostSocket, error) {
+	g.mu.Lock()
+	version := g.version
+	g.mu.Unlock()
+	if version < vmbus.Win10 {
+		return nil, syscall.ENODEV
+	}
+	k := &hostSocket{guest: g, local: Addr{Parent, g.stack.rnd.uuid()}, remote: addr, version: version, done: done}
+	g.add(k, 0)
+	return k, nil
+}
+
+// offer makes the offer of a new dial.
+func (k *hostSocket) offer() {
+	k.offered.Publish(endpoint.SocketOffer(wire(k.remote.ServiceID), wire(k.local.ServiceID), true, k.version))
+}
+
+// BeginDial is Dial for callers that cannot wait: done is told the outcome once,
+// on any goroutine. cancel gives up, unless the outcome is decided: success wins.
+func (g *HostGuest) BeginDial(service uuid.UUID, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
+	d := &begunDial{remote: Addr{g.vmid, service}, done: done}
+	k, err := g.newDial(d.remote, d.end)
+	if err != nil {
+		done(nil, dialError(Addr{}, d.remote, err))
+		return func() {}
+	}
+	d.local = k.local
+	d.bound(g.stack.opts.Clock, timeout, k.giveUp)
+	k.offer()
+	return d.cancel
 }
 
 // giveUp ends a socket that took too long to open. It reports false if the
@@ -203,7 +236,7 @@ func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 	k.moveLocked(hostOffers)
 	k.offered = g.bus.Prepare(k)
 	if timeout > 0 {
-		k.timer = time.AfterFunc(timeout, func() { k.giveUp() })
+		k.timer = g.stack.opts.Clock.AfterFunc(timeout, func() { k.giveUp() })
 	}
 }
 
@@ -234,7 +267,7 @@ func (k *hostSocket) Open(ch *live.HostChannel) error {
 	conn := newConn(k.local, k.remote, link{
 		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
 		inPages: ch.InPages, outPages: ch.OutPages,
-		signal: ch.Signal, events: k.event,
+		signal: ch.Signal, events: k.event, clock: k.guest.stack.opts.Clock,
 	})
 	k.mu.Lock()
 	legal := k.moveLocked(hostGuestOpens)
@@ -246,8 +279,8 @@ func (k *hostSocket) Open(ch *live.HostChannel) error {
 		return errors.New("hvsock: nobody waits for this connection any more")
 	}
 	k.conn.Store(conn)
-	if k.result != nil {
-		k.result <- dialResult{conn: conn}
+	if k.done != nil {
+		k.done(dialResult{conn: conn})
 		return nil
 	}
 	if !k.listener.push(conn) { // closed meanwhile
@@ -307,8 +340,8 @@ func (k *hostSocket) end(on hostEvent, err error) bool {
 		if k.listener != nil {
 			k.listener.cancel()
 		}
-		if k.result != nil && err != nil {
-			k.result <- dialResult{err: err}
+		if k.done != nil && err != nil {
+			k.done(dialResult{err: err})
 		}
 	}
 	k.offered.Revoke()
@@ -333,7 +366,7 @@ func (k *hostSocket) lingerFor(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.moveLocked(hostAppCloses) {
-		k.timer = time.AfterFunc(d, func() { k.end(hostLingerEnds, nil) })
+		k.timer = k.guest.stack.opts.Clock.AfterFunc(d, func() { k.end(hostLingerEnds, nil) })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -17,11 +18,12 @@ import (
 type loopback struct {
 	mem       *guestmem.Heap
 	ringPages int
+	clock     live.Clock
 	open      atomic.Int64
 }
 
-func newLoopback(ringPages int) *loopback {
-	return &loopback{mem: guestmem.NewHeap(guestmem.HeapOptions{}), ringPages: ringPages}
+func newLoopback(ringPages int, clock live.Clock) *loopback {
+	return &loopback{mem: guestmem.NewHeap(guestmem.HeapOptions{}), ringPages: ringPages, clock: clock}
 }
 
 func (l *loopback) len() int { return int(l.open.Load()) }
@@ -85,7 +87,7 @@ func (l *loopback) pair(local, remote Addr) (near, far *Conn, err error) {
 			in: channel.NewPipeReader(r), out: newPipeWriter(w),
 			inPages: l.ringPages, outPages: l.ringPages,
 			signal: func() { p.conns[1-i].doorbell() },
-			events: func(e connEvent) { p.event(i, e) },
+			events: func(e connEvent) { p.event(i, e) }, clock: l.clock,
 		})
 	}
 	l.open.Add(1)

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint/live"
 )
 
 // maxListeners bounds the listeners of one side (faults.md 5).
@@ -16,10 +17,11 @@ type registry struct {
 	closed bool
 	byKey  map[Addr]*Listener
 	names  portAllocator
+	clock  live.Clock
 }
 
-func newRegistry(names portAllocator) *registry {
-	return &registry{byKey: map[Addr]*Listener{}, names: names}
+func newRegistry(names portAllocator, clock live.Clock) *registry {
+	return &registry{byKey: map[Addr]*Listener{}, names: names, clock: clock}
 }
 
 // open is listen with the errors of net.
@@ -51,7 +53,7 @@ func (r *registry) listen(addr Addr, backlog int) (*Listener, error) {
 	if len(r.byKey) >= maxListeners {
 		return nil, syscall.EADDRNOTAVAIL
 	}
-	l := newListener(addr, backlog, func() { r.remove(addr) })
+	l := newListener(addr, backlog, r.clock, func() { r.remove(addr) })
 	r.byKey[addr] = l
 	return l, nil
 }

@@ -5,10 +5,11 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/stretchr/testify/require"
 )
 
-func testRegistry() *registry { return newRegistry(portAllocator{newRandom(1)}) }
+func testRegistry() *registry { return newRegistry(portAllocator{newRandom(1)}, live.SystemClock()) }
 
 // hvsock.md 4: one listener per (VM id, service), a specific bind wins.
 func TestRegistryLookup(t *testing.T) {

@@ -47,10 +47,11 @@ func (r *Request) Accept(ctx context.Context) (*Conn, error) {
 		r.guest.bus.RefuseSocket(r.asked)
 		return nil, localError("accept", r.local, contextError(err))
 	}
-	k := &hostSocket{guest: r.guest, local: r.local, remote: r.remote, result: make(chan dialResult, 1)}
+	result := make(chan dialResult, 1)
+	k := &hostSocket{guest: r.guest, local: r.local, remote: r.remote, done: func(r dialResult) { result <- r }}
 	r.guest.add(k, 0)
 	k.offered.AcceptSocket(r.asked)
-	conn, err := await(ctx, openTimeout, k.result, k.giveUp)
+	conn, err := await(ctx, openTimeout, result, k.giveUp)
 	if err != nil {
 		return nil, localError("accept", r.local, err)
 	}

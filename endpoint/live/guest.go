@@ -24,6 +24,10 @@ type GuestOptions struct {
 	// VPs is the number of virtual processors that take interrupts; 0 means as
 	// many as Core.TargetVP needs.
 	VPs uint32
+	// Clock is the time; nil is the system's.
+	Clock Clock
+	// Manual leaves every step to the caller: see Steps.
+	Manual bool
 
 	// Monitors gives the host monitor pages, so that channels may be offered with
 	// monitored notification.
@@ -102,6 +106,8 @@ type Guest struct {
 	core *endpoint.Guest
 	loop *loop
 
+	clock Clock
+
 	vps        []processor
 	interrupts *guestmem.Page  // the interrupt page
 	monitors   *guestmem.Page  // the child-to-parent monitor page in use, nil without
@@ -114,7 +120,9 @@ type Guest struct {
 	legacy    atomic.Bool // events come through the interrupt page
 	retry     retry
 
-	connected chan error // buffered, 1: the outcome of Connect
+	connected func(error) // owned by the loop: told the outcome of BeginConnect, once
+	unloading Timer       // owned by the loop: bounds BeginClose
+	unloadErr error       // written before gone is closed
 	gone      chan struct{}
 	goneOnce  sync.Once
 	dropped   atomic.Uint64
@@ -125,18 +133,18 @@ type Guest struct {
 func NewGuest(opts GuestOptions) (*Guest, error) {
 	g := &Guest{
 		opts:      opts,
-		loop:      newLoop(),
+		clock:     orSystem(opts.Clock),
 		openings:  map[vmbus.ChannelID]*opening{},
 		modifying: map[vmbus.ChannelID]func(error){},
 		offers:    map[vmbus.ChannelID]vmbus.OfferChannel{},
-		connected: make(chan error, 1),
 		gone:      make(chan struct{}),
 	}
+	g.loop = newLoop(g, opts.Manual)
 	if err := g.setupSynIC(); err != nil {
 		return nil, err
 	}
 	g.core = endpoint.NewGuest(g.opts.Core)
-	go g.loop.run(g.step)
+	g.loop.start()
 	return g, nil
 }
 
@@ -144,14 +152,11 @@ func NewGuest(opts GuestOptions) (*Guest, error) {
 // ctx bounds the wait. A host that accepts no version gives
 // *endpoint.VersionError. After an error only Close is left.
 func (g *Guest) Connect(ctx context.Context) error {
-	g.loop.do(func() {
-		if err := g.core.Connect(); err != nil {
-			g.finishConnect(err)
-		}
-	})
+	connected := make(chan error, 1)
+	g.BeginConnect(func(err error) { connected <- err })
 	var err error
 	select {
-	case err = <-g.connected:
+	case err = <-connected:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -159,6 +164,20 @@ func (g *Guest) Connect(ctx context.Context) error {
 		return fmt.Errorf("live: connecting to the bus: %w", err)
 	}
 	return nil
+}
+
+// BeginConnect is Connect for callers that cannot wait: done runs on the loop,
+// once, with the outcome.
+func (g *Guest) BeginConnect(done func(error)) {
+	ok := g.loop.do(func() {
+		g.connected = done
+		if err := g.core.Connect(); err != nil {
+			g.finishConnect(err)
+		}
+	})
+	if !ok {
+		done(ErrStopped)
+	}
 }
 
 // vectorVMBus is the interrupt vector Linux uses (vmbus-control.md 9.2).
@@ -345,14 +364,14 @@ func (g *Guest) RequestSocket(service, ep vmbus.GUID, failed func(error)) {
 
 // Negotiated returns what was agreed on with the host.
 func (g *Guest) Negotiated() (n vmbus.Negotiated) {
-	g.loop.call(func() { n = g.core.Negotiated() })
+	g.loop.look(func() { n = g.core.Negotiated() })
 	return n
 }
 
 // Usage returns what the guest holds: offers and channels are the ids it
 // knows.
 func (g *Guest) Usage() (u Usage) {
-	g.loop.call(func() {
+	g.loop.look(func() {
 		u.Channels, u.GPADLs = g.core.Usage()
 		u.Offers = u.Channels
 	})
@@ -369,24 +388,37 @@ const unloadTimeout = 100 * time.Second
 // Close unloads the bus: it returns when the host has let go of every page, or
 // after 100 s with an error; the pages then stay out of use.
 func (g *Guest) Close() error {
-	ok := g.loop.do(func() {
+	if !g.BeginClose() {
+		return ErrStopped
+	}
+	<-g.gone
+	g.shutdown()
+	return g.unloadErr
+}
+
+// BeginClose starts to unload the bus. Gone is called when that is done or 100 s
+// have passed; then Close does not wait any more. It reports false if the guest
+// was closed before.
+func (g *Guest) BeginClose() bool {
+	return g.loop.do(func() {
+		if g.unloading == nil {
+			g.unloading = g.clock.AfterFunc(unloadTimeout, func() { g.loop.do(g.unloadTimedOut) })
+		}
 		if g.core.Unload() != nil { // not connected
 			g.finish(nil)
 		}
 	})
-	if !ok {
-		return ErrStopped
-	}
-	t := time.NewTimer(unloadTimeout)
-	defer t.Stop()
+}
+
+// unloadTimedOut ends an unload that the host does not complete.
+func (g *Guest) unloadTimedOut() {
 	select {
 	case <-g.gone:
-		g.shutdown()
-		return nil
-	case <-t.C:
-		g.shutdown()
-		return fmt.Errorf("live: the host did not complete the unload within %v", unloadTimeout)
+		return
+	default:
 	}
+	g.unloadErr = fmt.Errorf("live: the host did not complete the unload within %v", unloadTimeout)
+	g.finish(g.unloadErr)
 }
 
 // shutdown ends the loop, masks the SynIC and, if the host has let go, frees

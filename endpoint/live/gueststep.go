@@ -9,17 +9,17 @@ import (
 	"github.com/hvlab/hvlab/vmbus/synic"
 )
 
-// step carries out what the core wants, then hands it at most one host message.
-// It reports whether it handed one over.
-func (g *Guest) step() bool {
-	for {
-		a, ok := g.core.Next()
-		if !ok {
-			break
-		}
+// actOne carries out the core's oldest wish.
+func (g *Guest) actOne() bool {
+	a, ok := g.core.Next()
+	if ok {
 		g.act(a)
 	}
-	g.flush()
+	return ok
+}
+
+// receiveOne hands the core one message of the host.
+func (g *Guest) receiveOne() bool {
 	for vp := range g.vps {
 		if g.takeMessage(uint32(vp)) {
 			return true
@@ -55,26 +55,29 @@ func (g *Guest) takeMessage(vp uint32) bool {
 	return true
 }
 
-// flush posts what waits for the host. A host that is short of buffers is asked
-// again later, while the guest goes on receiving (faults.md HC-07).
-func (g *Guest) flush() {
-	for !g.retry.waiting {
-		m, ok := g.core.NextMessage()
-		if !ok {
-			return
-		}
-		status := g.opts.Port.PostMessage(synic.AppendPostMessage(nil, synic.ConnectionID(m.Port), m.Payload))
-		switch {
-		case status == synic.StatusSuccess:
-			g.core.MessageSent()
-			g.retry.attempts = 0
-		case g.transient(m, status) && g.retry.attempts < maxPostAttempts-1:
-			g.retry.wait(g.loop)
-		default:
-			g.core.PostFailed(status.Err())
-			g.retry.attempts = 0
-		}
+// postOne posts the oldest message that waits for the host. A host that is short
+// of buffers is asked again later, while the guest goes on receiving (faults.md
+// HC-07).
+func (g *Guest) postOne() bool {
+	if g.retry.waiting {
+		return false
 	}
+	m, ok := g.core.NextMessage()
+	if !ok {
+		return false
+	}
+	status := g.opts.Port.PostMessage(synic.AppendPostMessage(nil, synic.ConnectionID(m.Port), m.Payload))
+	switch {
+	case status == synic.StatusSuccess:
+		g.core.MessageSent()
+		g.retry.attempts = 0
+	case g.transient(m, status) && g.retry.attempts < maxPostAttempts-1:
+		g.retry.wait(g.loop, g.clock)
+	default:
+		g.core.PostFailed(status.Err())
+		g.retry.attempts = 0
+	}
+	return true
 }
 
 // transient reports whether posting m again can help. An unknown connection id
@@ -100,14 +103,14 @@ const (
 type retry struct {
 	attempts int
 	waiting  bool
-	timer    *time.Timer
+	timer    Timer
 }
 
-func (r *retry) wait(l *loop) {
+func (r *retry) wait(l *loop, clock Clock) {
 	delay := min(minRetryDelay<<min(r.attempts, 10), maxRetryDelay)
 	r.attempts++
 	r.waiting = true
-	r.timer = time.AfterFunc(delay, func() { l.do(func() { r.waiting = false }) })
+	r.timer = clock.AfterFunc(delay, func() { l.do(func() { r.waiting = false }) })
 }
 
 func (r *retry) stop() {
@@ -198,10 +201,11 @@ func (g *Guest) rescinded(id vmbus.ChannelID) {
 	g.closeChannel(id, o)
 }
 
+// finishConnect tells BeginConnect's caller; only the first outcome counts.
 func (g *Guest) finishConnect(err error) {
-	select {
-	case g.connected <- err:
-	default: // only the first outcome counts
+	if done := g.connected; done != nil {
+		g.connected = nil
+		done(err)
 	}
 }
 
@@ -210,6 +214,9 @@ func (g *Guest) finish(err error) {
 	g.finishConnect(ErrStopped)
 	g.goneOnce.Do(func() {
 		close(g.gone)
+		if g.unloading != nil {
+			g.unloading.Stop()
+		}
 		if g.opts.Gone != nil {
 			g.opts.Gone(err)
 		}

@@ -25,6 +25,10 @@ type HostOptions struct {
 	// VPs is the number of the guest's virtual processors: an open, a contact or
 	// a ModifyChannel that names another fails. 0 means the host does not know.
 	VPs uint32
+	// Clock is the time; nil is the system's.
+	Clock Clock
+	// Manual leaves every step to the caller: see Steps.
+	Manual bool
 
 	// Connected, Gone and SocketRequested run on the loop and may be nil; a
 	// socket request nobody handles is refused.
@@ -112,6 +116,7 @@ type Host struct {
 	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
 	monitor       sampler
 	legacy        switchboard // version 0.13
+	slotBusy      atomic.Bool // the last post found the message slot full
 	dropped       atomic.Uint64
 
 	mu    sync.Mutex
@@ -128,10 +133,11 @@ func NewHost(opts HostOptions) (*Host, error) {
 	h := &Host{
 		opts:    opts,
 		core:    endpoint.NewHost(opts.Core),
-		loop:    newLoop(),
 		offered: map[endpoint.OfferID]*Offered{},
 		open:    map[vmbus.ChannelID]*Offered{},
 	}
+	h.loop = newLoop(h, opts.Manual)
+	h.monitor.clock = orSystem(opts.Clock)
 	for _, port := range h.ports() {
 		err := opts.Port.BindMessages(synic.ConnectionID(port), func(payload []byte) synic.Status { return h.post(port, payload) })
 		if err != nil {
@@ -139,8 +145,11 @@ func NewHost(opts HostOptions) (*Host, error) {
 			return nil, fmt.Errorf("live: message port %d: %w", port, err)
 		}
 	}
-	opts.Port.SlotFree(func(synic.Target) { h.loop.kick() })
-	go h.loop.run(h.step)
+	opts.Port.SlotFree(func(synic.Target) {
+		h.slotBusy.Store(false)
+		h.loop.kick()
+	})
+	h.loop.start()
 	return h, nil
 }
 
@@ -239,7 +248,7 @@ type Usage struct {
 
 // Usage returns what the connection holds; zero after Close.
 func (h *Host) Usage() (u Usage) {
-	h.loop.call(func() {
+	h.loop.look(func() {
 		u.Offers, u.Channels, u.GPADLs, u.Operations, u.Requests = h.core.Usage()
 	})
 	return u
@@ -247,7 +256,7 @@ func (h *Host) Usage() (u Usage) {
 
 // Negotiated returns what was agreed on with the guest.
 func (h *Host) Negotiated() (n vmbus.Negotiated) {
-	h.loop.call(func() { n = h.core.Negotiated() })
+	h.loop.look(func() { n = h.core.Negotiated() })
 	return n
 }
 

@@ -10,26 +10,26 @@ import (
 	"github.com/hvlab/hvlab/vmbus/synic"
 )
 
-// step carries out what the core wants, then hands it at most one guest
-// message. It reports whether it handed one over.
-func (h *Host) step() bool {
-	for {
-		a, ok := h.core.Next()
-		if !ok {
-			break
-		}
+// actOne carries out the core's oldest wish.
+func (h *Host) actOne() bool {
+	a, ok := h.core.Next()
+	if ok {
 		h.act(a)
 	}
-	h.flush()
+	return ok
+}
+
+// receiveOne hands the core the oldest message of the guest, unless something
+// waits for the guest: no new message is read meanwhile (vmbus-control.md 5.5).
+func (h *Host) receiveOne() bool {
 	if !h.core.WantsMessage() {
 		return false
 	}
 	m, ok := h.takePosted()
-	if !ok {
-		return false
+	if ok {
+		h.receive(m)
 	}
-	h.receive(m)
-	return true
+	return ok
 }
 
 func (h *Host) takePosted() (posted, bool) {
@@ -56,29 +56,31 @@ func (h *Host) receive(p posted) {
 	}
 }
 
-// flush posts what waits for the guest until the message slot is busy.
-func (h *Host) flush() {
-	for {
-		m, ok := h.core.NextMessage()
-		if !ok {
-			return
-		}
-		payload := m.Payload()
-		err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
-		if errors.Is(err, synic.ErrSlotBusy) {
-			return // SlotFree kicks the loop
-		}
-		if err != nil { // the guest named a VP it does not have: nobody will ever read it
-			traceDrop(h.opts.Trace, "host", err)
-			h.core.MessageSent()
-			continue
-		}
-		if h.opts.Trace.On() {
-			traceMessage(h.opts.Trace, vmbus.HostToGuest, m.Message, payload)
-		}
-		h.core.MessageSent()
-		h.sent(m.Message)
+// postOne posts the oldest message that waits for the guest; false if there is
+// none or the message slot is busy.
+func (h *Host) postOne() bool {
+	m, ok := h.core.NextMessage()
+	if !ok {
+		return false
 	}
+	payload := m.Payload()
+	h.slotBusy.Store(true) // before the attempt: SlotFree may come at once
+	err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
+	if errors.Is(err, synic.ErrSlotBusy) {
+		return false // SlotFree kicks the loop
+	}
+	h.slotBusy.Store(false)
+	if err != nil { // the guest named a VP it does not have: nobody will ever read it
+		traceDrop(h.opts.Trace, "host", err)
+		h.core.MessageSent()
+		return true
+	}
+	if h.opts.Trace.On() {
+		traceMessage(h.opts.Trace, vmbus.HostToGuest, m.Message, payload)
+	}
+	h.core.MessageSent()
+	h.sent(m.Message)
+	return true
 }
 
 // sent signals once after a successful OpenResult: some guests ignore what

@@ -2,19 +2,38 @@ package live
 
 import "sync"
 
-// A loop runs closures one after another on its own goroutine, and calls step
-// after each batch until step has nothing left to do.
+// A loop runs closures one after another and settles after each: it carries out
+// what the core wants. It does so on its own goroutine, or, if it is manual, when
+// its owner says so.
 type loop struct {
+	machine machine
+	manual  bool
+
 	mu      sync.Mutex
 	todo    []func()
 	stopped bool
 
 	wake chan struct{} // buffered, 1
-	done chan struct{} // closed when the goroutine has ended
+	done chan struct{} // closed when the loop has ended
 }
 
-func newLoop() *loop {
-	return &loop{wake: make(chan struct{}, 1), done: make(chan struct{})}
+// A machine is what a loop drives: the running host or guest. Each method does
+// one thing, if there is one to do, and reports whether it did.
+type machine interface {
+	actOne() bool     // carry out the core's oldest wish
+	postOne() bool    // post the core's oldest message
+	receiveOne() bool // hand the core the oldest message that has arrived
+}
+
+func newLoop(m machine, manual bool) *loop {
+	return &loop{machine: m, manual: manual, wake: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+// start begins to run; a manual loop has no goroutine.
+func (l *loop) start() {
+	if !l.manual {
+		go l.run()
+	}
 }
 
 // do queues f. After stop it reports false and f will not run. The queue is
@@ -38,6 +57,9 @@ func (l *loop) call(f func()) bool {
 	if !l.do(func() { f(); close(ran) }) {
 		return false
 	}
+	for l.manual && l.callOne() {
+		l.settle()
+	}
 	select {
 	case <-ran:
 		return true
@@ -51,6 +73,19 @@ func (l *loop) call(f func()) bool {
 	}
 }
 
+// look runs f, which changes nothing, and waits for it; on a manual loop without
+// doing anything else. It reports false if the loop has stopped.
+func (l *loop) look(f func()) bool {
+	if !l.manual {
+		return l.call(f)
+	}
+	if l.stopped {
+		return false
+	}
+	f()
+	return true
+}
+
 // kick makes the loop look around.
 func (l *loop) kick() {
 	select {
@@ -62,38 +97,68 @@ func (l *loop) kick() {
 // stop ends the loop once what is queued has run. It may be called on the loop.
 func (l *loop) stop() {
 	l.mu.Lock()
+	first := !l.stopped
 	l.stopped = true
 	l.mu.Unlock()
+	if l.manual && first {
+		close(l.done)
+	}
 	l.kick()
 }
 
-// run is the loop itself; step reports whether it did anything.
-func (l *loop) run(step func() bool) {
+// run is the loop's goroutine.
+func (l *loop) run() {
 	defer close(l.done)
 	for {
-		f, stopped := l.next()
 		switch {
-		case f != nil:
-			f()
-			step()
-		case stopped:
+		case l.callOne():
+			l.settle()
+			l.machine.receiveOne()
+		case l.ended():
 			return
-		case !step():
-			<-l.wake
+		default:
+			l.settle()
+			if !l.machine.receiveOne() {
+				<-l.wake
+			}
 		}
 	}
 }
 
-func (l *loop) next() (f func(), stopped bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.todo) == 0 {
-		return nil, l.stopped
+// settle does what the core wants of its driver.
+func (l *loop) settle() {
+	for l.machine.actOne() {
 	}
-	f = l.todo[0]
+	for l.machine.postOne() {
+	}
+}
+
+// callOne runs the oldest closure.
+func (l *loop) callOne() bool {
+	l.mu.Lock()
+	if len(l.todo) == 0 {
+		l.mu.Unlock()
+		return false
+	}
+	f := l.todo[0]
 	l.todo[0] = nil
 	if l.todo = l.todo[1:]; len(l.todo) == 0 {
 		l.todo = nil
 	}
-	return f, l.stopped
+	l.mu.Unlock()
+	f()
+	return true
+}
+
+// ended reports whether the loop was stopped and has nothing left to run.
+func (l *loop) ended() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped && len(l.todo) == 0
+}
+
+func (l *loop) queued() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.todo) > 0
 }

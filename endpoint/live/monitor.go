@@ -29,11 +29,12 @@ const (
 // the bits it finds and rings those channels. Nothing is read from the page but
 // the pending bits. It has a timer only while a monitored channel is open.
 type sampler struct {
+	clock   Clock
 	mu      sync.Mutex // held while doorbells ring, so that unwatch waits for them
 	page    *guestmem.Page
 	watched map[uint8]watched
 	mask    [monitorGroups]uint32
-	timer   *time.Timer
+	timer   Timer
 	round   uint64 // of the timer
 }
 
@@ -95,7 +96,7 @@ func (s *sampler) arm() {
 	}
 	s.round++
 	round := s.round
-	s.timer = time.AfterFunc(period, func() { s.sample(round) })
+	s.timer = s.clock.AfterFunc(period, func() { s.sample(round) })
 }
 
 // sample looks once, for the timer of that round.
