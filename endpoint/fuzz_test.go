@@ -1,10 +1,11 @@
-package endpoint
+package endpoint_test
 
 import (
 	"strings"
 	"testing"
 
-	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/script"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"
@@ -35,18 +36,18 @@ func FuzzHostMessages(f *testing.F) {
 		w := fuzzWorld(t, setup)
 		for len(b) > 0 {
 			n := min(int(b[0]), len(b)-1)
-			if w.host.WantsMessage() {
-				_ = w.host.ReceiveFrom(Source{MultiClientPort, w.trusted}, b[1:1+n]) // any error is fine
+			if w.Host.WantsMessage() {
+				_ = w.Host.ReceiveFrom(endpoint.Source{Port: endpoint.MultiClientPort, Trusted: w.Trusted}, b[1:1+n]) // any error is fine
 			}
-			w.run()
-			checkHost(t, w.host)
+			run(t, w)
+			checkHost(t, w.Host)
 			restoreBoth(t, w)
 			b = b[1+n:]
 		}
-		w.host.Reset()
-		w.run()
-		require.Equal(t, HostDisconnected, w.host.State(), "L-RESET: reset ends from every state")
-		_, ids, gpadls, ops, reqs := w.host.Usage()
+		w.Host.Reset()
+		run(t, w)
+		require.Equal(t, endpoint.HostDisconnected, w.Host.State(), "L-RESET: reset ends from every state")
+		_, ids, gpadls, ops, reqs := w.Host.Usage()
 		require.Zero(t, ids+gpadls+ops+reqs, "I-NO-LEAK")
 	})
 }
@@ -55,8 +56,8 @@ func FuzzHostMessages(f *testing.F) {
 func FuzzGuestMessages(f *testing.F) {
 	for _, m := range []vmbus.Message{
 		&vmbus.OfferChannel{Channel: 2}, &vmbus.OfferChannel{Channel: 1}, &vmbus.RescindChannelOffer{Channel: 1},
-		&vmbus.OpenResult{Channel: 1, OpenID: 1}, &vmbus.GPADLCreated{Channel: 1, GPADL: firstGPADL},
-		&vmbus.GPADLTorndown{GPADL: firstGPADL}, &vmbus.AllOffersDelivered{}, &vmbus.UnloadComplete{},
+		&vmbus.OpenResult{Channel: 1, OpenID: 1}, &vmbus.GPADLCreated{Channel: 1, GPADL: endpoint.FirstGPADL},
+		&vmbus.GPADLTorndown{GPADL: endpoint.FirstGPADL}, &vmbus.AllOffersDelivered{}, &vmbus.UnloadComplete{},
 		&vmbus.VersionResponse{Supported: 1}, &vmbus.TLConnectResult{Status: vmbus.StatusConnectionRefused},
 		&vmbus.ModifyChannelResponse{Channel: 1}, &vmbus.PauseResponse{}, &vmbus.ModifyConnectionResponse{},
 	} {
@@ -67,25 +68,25 @@ func FuzzGuestMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, setup uint8, b []byte) {
 		w := fuzzWorld(t, setup)
-		require.NoError(t, w.open(1, 2))
-		if w.guest.Negotiated().Version >= vmbus.Win10 {
-			require.NoError(t, w.openWith(2, 2, OpenParams{Reserved: &ReservedTarget{}}))
+		require.NoError(t, w.Open(1, 2))
+		if w.Guest.Negotiated().Version >= vmbus.Win10 {
+			require.NoError(t, w.OpenWith(2, 2, endpoint.OpenParams{Reserved: &endpoint.ReservedTarget{}}))
 		}
-		_ = w.guest.ModifyConnection(4096, 8192) // not at every version
-		_ = w.guest.Pause()
+		_ = w.Guest.ModifyConnection(4096, 8192) // not at every version
+		_ = w.Guest.Pause()
 		for len(b) > 0 {
 			n := min(int(b[0]), len(b)-1)
-			_ = w.guest.Receive(b[1 : 1+n]) // any error is fine
-			_ = w.guest.ModifyChannel(1, uint32(n))
-			w.run()
+			_ = w.Guest.Receive(b[1 : 1+n]) // any error is fine
+			_ = w.Guest.ModifyChannel(1, uint32(n))
+			run(t, w)
 			restoreBoth(t, w)
 			b = b[1+n:]
-			ids, _ := w.guest.Usage()
+			ids, _ := w.Guest.Usage()
 			require.LessOrEqual(t, ids, offers.MaxOffers)
 		}
-		if w.guest.State() != GuestDisconnected {
-			_ = w.guest.Unload() // it may be unloading already
-			w.run()
+		if w.Guest.State() != endpoint.GuestDisconnected {
+			_ = w.Guest.Unload() // it may be unloading already
+			run(t, w)
 		}
 	})
 }
@@ -93,47 +94,34 @@ func FuzzGuestMessages(f *testing.F) {
 // fuzzWorld is a connected world: the low bits of setup choose the version, the
 // highest every feature there is, the next a Linux guest. Two devices and a
 // sub-channel are offered, one of them monitored.
-func fuzzWorld(t require.TestingT, setup uint8) *world {
+func fuzzWorld(t require.TestingT, setup uint8) *script.World {
 	versions := vmbus.Versions()
-	guest := GuestOptions{
+	guest := endpoint.GuestOptions{
 		Versions:     []vmbus.Version{versions[int(setup&0x3F)%len(versions)]},
 		SkipTeardown: setup&0x40 != 0, ParentToChild: 4096, ChildToParent: 8192,
 	}
-	host := HostOptions{RedirectSINT: 7}
-	w := &world{}
+	host := endpoint.HostOptions{RedirectSINT: 7}
+	w := &script.World{}
 	if setup&0x80 != 0 {
 		host.Features, host.ParentToChild, host.ChildToParent = vmbus.AllFeatures, 0x10000, 0x11000
-		guest.Features, guest.OwnEventFlags, w.trusted = vmbus.AllFeatures, true, true
+		guest.Features, guest.OwnEventFlags, w.Trusted = vmbus.AllFeatures, true, true
 	}
-	w.host, w.guest = NewHost(host), NewGuest(guest)
+	w.Host, w.Guest = endpoint.NewHost(host), endpoint.NewGuest(guest)
 	for _, o := range []offers.Offer{
 		{Key: offers.Key{Instance: vmbus.GUID{7}}, Monitor: &offers.Monitor{Latency: 10}},
 		{Key: offers.Key{Instance: vmbus.GUID{8}}},
 		{Key: offers.Key{Instance: vmbus.GUID{7}, SubChannel: 1}},
 	} {
-		_, err := w.host.Publish(o)
+		_, err := w.Host.Publish(o)
 		require.NoError(t, err)
 	}
-	require.NoError(t, w.guest.Connect())
-	w.run()
+	require.NoError(t, w.Guest.Connect())
+	run(t, w)
 	return w
 }
 
 // checkHost holds what must be true of a host core after every step.
-func checkHost(t require.TestingT, h *Host) {
-	live := map[vmbus.ChannelID]bool{}
-	for _, c := range h.channels {
-		if id := c.entry.ID; id != 0 {
-			require.False(t, live[id], "I-RELID-UNIQ: channel id %d", id)
-			require.LessOrEqual(t, int(id), offers.MaxOffers, "I-RELID-RANGE")
-			live[id] = true
-			require.Equal(t, c.entry, h.table.Lookup(id))
-		}
-	}
-	require.LessOrEqual(t, h.gpadls.Len(), channel.MaxGPADLs, "limit of GPADLs")
-	require.LessOrEqual(t, len(h.sockets), MaxSocketRequests, "limit of socket requests")
-	require.LessOrEqual(t, h.out.len(), MaxOutgoingMessages, "limit of the outbox")
-}
+func checkHost(t require.TestingT, h *endpoint.Host) { require.NoError(t, h.Check()) }
 
 // TestHonestWorld drives both cores with random legal wishes and checks that no
 // honest message is ever dropped, that ids stay unique, and that unload leaves
@@ -141,51 +129,51 @@ func checkHost(t require.TestingT, h *Host) {
 func TestHonestWorld(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		version := rapid.SampledFrom(vmbus.Versions()).Draw(t, "version")
-		w := &world{host: NewHost(HostOptions{}), guest: NewGuest(GuestOptions{
+		w := &script.World{Host: endpoint.NewHost(endpoint.HostOptions{}), Guest: endpoint.NewGuest(endpoint.GuestOptions{
 			Versions: []vmbus.Version{version}, Features: vmbus.PauseResume | vmbus.GuestSignalParams, SkipTeardown: rapid.Bool().Draw(t, "linux")})}
-		require.NoError(t, w.guest.Connect())
-		w.run()
-		published := []OfferID{}
+		require.NoError(t, w.Guest.Connect())
+		run(t, w)
+		published := []endpoint.OfferID{}
 		id := func() vmbus.ChannelID { return vmbus.ChannelID(rapid.IntRange(1, 6).Draw(t, "channel")) }
 		t.Repeat(map[string]func(*rapid.T){
 			"publish": func(t *rapid.T) {
 				o := offers.Offer{Key: offers.Key{Instance: vmbus.GUID{rapid.Byte().Draw(t, "instance")}}}
-				if n, err := w.host.Publish(o); err == nil {
+				if n, err := w.Host.Publish(o); err == nil {
 					published = append(published, n)
 				}
 			},
 			"revoke": func(t *rapid.T) {
 				if len(published) > 0 {
-					_ = w.host.Revoke(rapid.SampledFrom(published).Draw(t, "offer")) // it may be gone
+					_ = w.Host.Revoke(rapid.SampledFrom(published).Draw(t, "offer")) // it may be gone
 				}
 			},
-			"open":  func(*rapid.T) { _ = w.open(id(), 2) },     // it may be open or unknown
-			"close": func(*rapid.T) { _ = w.guest.Close(id()) }, // it may be closed
+			"open":  func(*rapid.T) { _ = w.Open(id(), 2) },     // it may be open or unknown
+			"close": func(*rapid.T) { _ = w.Guest.Close(id()) }, // it may be closed
 			"step": func(t *rapid.T) {
 				for range rapid.IntRange(1, 5).Draw(t, "steps") {
-					w.step()
+					w.Step()
 				}
 			},
-			"modify":  func(*rapid.T) { _ = w.guest.ModifyChannel(id(), 1) }, // it may not be open
-			"release": func(*rapid.T) { _ = w.guest.Release(id()) },          // it may be open
-			"reserve": func(*rapid.T) { _ = w.openWith(id(), 2, OpenParams{Reserved: &ReservedTarget{}}) },
-			"pause":   func(*rapid.T) { _ = w.guest.Pause() },  // not at every version
-			"resume":  func(*rapid.T) { _ = w.guest.Resume() }, // it may not be silent yet
-			"run":     func(*rapid.T) { w.run() },
-			"":        func(t *rapid.T) { checkHost(t, w.host) },
+			"modify":  func(*rapid.T) { _ = w.Guest.ModifyChannel(id(), 1) }, // it may not be open
+			"release": func(*rapid.T) { _ = w.Guest.Release(id()) },          // it may be open
+			"reserve": func(*rapid.T) { _ = w.OpenWith(id(), 2, endpoint.OpenParams{Reserved: &endpoint.ReservedTarget{}}) },
+			"pause":   func(*rapid.T) { _ = w.Guest.Pause() },  // not at every version
+			"resume":  func(*rapid.T) { _ = w.Guest.Resume() }, // it may not be silent yet
+			"run":     func(*rapid.T) { run(t, w) },
+			"":        func(t *rapid.T) { checkHost(t, w.Host) },
 		})
-		w.run()
-		require.NoError(t, w.guest.Unload())
-		w.run()
+		run(t, w)
+		require.NoError(t, w.Guest.Unload())
+		run(t, w)
 		for id := range vmbus.ChannelID(7) { // what is left is reserved
-			_ = w.guest.Close(id)
-			w.run()
+			_ = w.Guest.Close(id)
+			run(t, w)
 		}
-		_, ids, gpadls, ops, reqs := w.host.Usage()
-		gids, rings := w.guest.Usage()
-		require.Zero(t, ids+gpadls+ops+reqs+gids+rings, "I-NO-LEAK\n%s", w.trace.String())
-		for _, drop := range unexpectedDrops(w.trace.String()) {
-			t.Fatalf("an honest message was dropped: %s\n%s", drop, w.trace.String())
+		_, ids, gpadls, ops, reqs := w.Host.Usage()
+		gids, rings := w.Guest.Usage()
+		require.Zero(t, ids+gpadls+ops+reqs+gids+rings, "I-NO-LEAK\n%s", w.Trace())
+		for _, drop := range unexpectedDrops(w.Trace()) {
+			t.Fatalf("an honest message was dropped: %s\n%s", drop, w.Trace())
 		}
 	})
 }

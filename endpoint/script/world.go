@@ -1,0 +1,237 @@
+package script
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// maxSteps is how many steps one directive may cause. The largest honest run
+// publishes 2047 offers; a world that is still busy then never comes to rest
+// (faults.md 3, L-NO-LIVELOCK).
+const maxSteps = 100_000
+
+// A World is one host core and one guest core joined by two message queues, and
+// a driver whose devices answer at once or, with Manual, on command. Everything
+// that happens is one line of trace.
+type World struct {
+	Host  *endpoint.Host
+	Guest *endpoint.Guest
+
+	BeforeStep func(*World) // if set, called before every step
+	Manual     bool         // devices answer only when told to
+	VPs        uint32       // the guest's virtual processors; 0 is any number
+	Busy       bool         // the guest's message slot is occupied
+	Lossy      bool         // the slot of a direct message is always busy
+	Mute       bool         // there is no host core: a scenario writes the host's messages itself
+	Raw        bool         // there is no guest core: a scenario writes the guest's messages itself
+	Trusted    bool         // the guest's messages reach the host on a trusted path
+
+	trace   strings.Builder
+	toHost  []endpoint.Posting
+	toGuest [][]byte
+	asked   []endpoint.Action // device requests waiting for an answer
+	dialed  []endpoint.SocketRequested
+}
+
+// NewWorld returns a world of two cores without options.
+func NewWorld() *World {
+	return NewWorldOf(endpoint.HostOptions{}, endpoint.GuestOptions{})
+}
+
+// NewWorldOf returns a world of two cores.
+func NewWorldOf(host endpoint.HostOptions, guest endpoint.GuestOptions) *World {
+	return &World{Host: endpoint.NewHost(host), Guest: endpoint.NewGuest(guest)}
+}
+
+// Trace returns what has happened since the last directive.
+func (w *World) Trace() string { return w.trace.String() }
+
+// Asked returns the requests of the host that a manual device has not answered.
+func (w *World) Asked() []endpoint.Action { return w.asked }
+
+func (w *World) log(format string, args ...any) { fmt.Fprintf(&w.trace, format+"\n", args...) }
+
+// Step moves one thing: an action, a message posted, or a message received. It
+// reports false when there is nothing to move.
+func (w *World) Step() bool {
+	if w.BeforeStep != nil {
+		w.BeforeStep(w)
+	}
+	if a, ok := w.Host.Next(); ok {
+		w.hostAction(a)
+		return true
+	}
+	if a, ok := w.Guest.Next(); ok {
+		w.guestAction(a)
+		return true
+	}
+	return w.post() || w.receive()
+}
+
+// post moves one message out of a core.
+func (w *World) post() bool {
+	if m, ok := w.Host.NextMessage(); ok && !w.Busy {
+		b := m.Payload()
+		vp := ""
+		if m.VP != 0 {
+			vp = fmt.Sprintf(" (vp %d)", m.VP)
+		}
+		if n := len(b); n != vmbus.Size(m.Message) {
+			vp += fmt.Sprintf(" (%d bytes)", n)
+		}
+		w.logMessage("host>guest"+vp, m.Message, "")
+		w.Host.MessageSent()
+		if !w.Raw {
+			w.toGuest = append(w.toGuest, b)
+		}
+		return true
+	}
+	if m, ok := w.Guest.NextMessage(); ok {
+		w.logMessage("guest>host", m.Message, fmt.Sprintf(" port=%d", m.Port))
+		w.Guest.MessageSent()
+		if !w.Mute {
+			w.toHost = append(w.toHost, m)
+		}
+		return true
+	}
+	return false
+}
+
+// receive moves one message into a core.
+func (w *World) receive() bool {
+	if len(w.toGuest) > 0 {
+		b := w.toGuest[0]
+		w.toGuest = w.toGuest[1:]
+		w.dropped("guest", w.Guest.Receive(b))
+		return true
+	}
+	if len(w.toHost) > 0 && w.Host.WantsMessage() {
+		m := w.toHost[0]
+		w.toHost = w.toHost[1:]
+		w.dropped("host", w.Host.ReceiveFrom(endpoint.Source{Port: m.Port, Trusted: w.Trusted}, m.Payload))
+		return true
+	}
+	return false
+}
+
+func (w *World) dropped(side string, err error) {
+	if err != nil {
+		w.log("%s drops: %v", side, err)
+	}
+}
+
+// Run steps until nothing moves. The error says that this does not happen.
+func (w *World) Run() error {
+	for range maxSteps {
+		if !w.Step() {
+			return nil
+		}
+	}
+	return fmt.Errorf("the world does not come to rest within %d steps", maxSteps)
+}
+
+func (w *World) hostAction(a endpoint.Action) {
+	w.logHostAction(a)
+	switch a := a.(type) {
+	case endpoint.SocketRequested:
+		w.dialed = append(w.dialed, a)
+		return
+	case endpoint.SendDirect:
+		if _, version := a.Message.(*vmbus.VersionResponse); !version && !w.Raw && !w.Lossy { // that SINT is nobody's
+			w.toGuest = append(w.toGuest, vmbus.Append(nil, a.Message))
+		}
+	}
+	if w.Manual {
+		w.asked = append(w.asked, a)
+		return
+	}
+	w.Answer(a, w.verdict(a))
+}
+
+// AnswerOldest lets a manual device answer its oldest request as it would by
+// itself. It reports false when there is none.
+func (w *World) AnswerOldest() bool {
+	if len(w.asked) == 0 {
+		return false
+	}
+	a := w.asked[0]
+	w.asked = w.asked[1:]
+	w.Answer(a, w.verdict(a))
+	return true
+}
+
+// verdict is what a willing device answers: only a VP that does not exist makes
+// it fail (vmbus-control.md 7.2).
+func (w *World) verdict(a endpoint.Action) uint32 {
+	exists := func(vp uint32) bool { return w.VPs == 0 || vp < w.VPs }
+	switch a := a.(type) {
+	case endpoint.OpenDevice:
+		if !a.Request.NoInterrupt && !exists(a.Request.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	case endpoint.RetargetDevice:
+		if !exists(a.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	case endpoint.SetupConnection:
+		if !exists(a.TargetVP) {
+			return vmbus.StatusFailure
+		}
+	}
+	return vmbus.StatusSuccess
+}
+
+// Answer is the device's answer to a; actions that want none are ignored.
+func (w *World) Answer(a endpoint.Action, status uint32) {
+	switch a := a.(type) {
+	case endpoint.SetupConnection:
+		w.Host.SetupDone(status == 0)
+	case endpoint.ResetConnection:
+		w.Host.ResetDone()
+	case endpoint.OpenDevice:
+		w.Host.OpenDone(a.Token, status)
+	case endpoint.CloseDevice:
+		w.Host.CloseDone(a.Token)
+	case endpoint.AddGPADL:
+		w.Host.GPADLDone(a.Token, status)
+	case endpoint.DropGPADL:
+		w.Host.TeardownDone(a.Token)
+	case endpoint.RemapMonitors:
+		w.Host.RemapDone(a.Token, uint8(status))
+	case endpoint.RetargetDevice:
+		w.Host.ModifyDone(a.Token, status == 0)
+	}
+}
+
+func (w *World) guestAction(a endpoint.Action) {
+	w.logGuestAction(a)
+	if a, ok := a.(endpoint.OfferRescinded); ok {
+		_ = w.Guest.Close(a.Channel) // what a driver does; an unopened channel has nothing to close
+	}
+}
+
+// usage is empty when neither side holds anything.
+func (w *World) usage() string {
+	_, ids, gpadls, ops, reqs := w.Host.Usage()
+	gids, grings := w.Guest.Usage()
+	return fmt.Sprintf("host: ids=%d gpadls=%d operations=%d requests=%d; guest: ids=%d gpadls=%d",
+		ids, gpadls, ops, reqs, gids, grings)
+}
+
+// Open opens channel ch over pages ring pages each way.
+func (w *World) Open(ch vmbus.ChannelID, pages int) error {
+	return w.OpenWith(ch, pages, endpoint.OpenParams{})
+}
+
+// OpenWith is Open with parameters; the ring's pages are made up.
+func (w *World) OpenWith(ch vmbus.ChannelID, pages int, p endpoint.OpenParams) error {
+	pfns := make([]uint64, 2*pages)
+	for i := range pfns {
+		pfns[i] = uint64(0x1000 + 7*i)
+	}
+	p.PFNs, p.HostOffset = pfns, uint32(pages)
+	return w.Guest.Open(ch, p)
+}
