@@ -1,11 +1,15 @@
 package hvsock
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
@@ -256,4 +260,79 @@ func ExampleParseAddr() {
 	// a42e7cda-d03f-480c-9cc2-a4de20abb878:00000ac9-facb-11e6-bd58-64006a7986d3 <nil>
 	// host(2):2761
 	// hvsock: address "2761": no colon; want VM:SERVICE, as in parent:5000
+}
+
+// hvsock.md 2.3: length and family are one byte each, the port lies at 4, and
+// there is no VM id. The length byte must be the size.
+func TestSockaddrHVS(t *testing.T) {
+	b := SockaddrHVS(2761)
+	require.Equal(t, "14"+"2b"+"0000"+"c90a0000"+"000000000000000000000000", hex.EncodeToString(b[:]))
+	port, err := ParseSockaddrHVS(b[:])
+	require.NoError(t, err)
+	require.Equal(t, uint32(2761), port)
+	wrongLength, wrongFamily := b, b
+	wrongLength[0], wrongFamily[1] = 16, 40
+	for _, bad := range [][]byte{nil, b[:19], append(b[:], 0), wrongLength[:], wrongFamily[:]} {
+		_, err := ParseSockaddrHVS(bad)
+		var e *SockaddrError
+		require.ErrorAs(t, err, &e)
+		require.ErrorIs(t, err, vmbus.ErrState)
+	}
+}
+
+// hvsock.md 2.2: bit 0 of byte 12 says that the host is meant.
+func TestSockaddrVMFlags(t *testing.T) {
+	b := VSockAddr{CID: 3, Port: 1}.SockaddrVM()
+	require.Zero(t, SockaddrVMFlags(b[:]))
+	b[12] = FlagToHost
+	require.Equal(t, FlagToHost, SockaddrVMFlags(b[:]))
+	require.Zero(t, SockaddrVMFlags(b[:12]), "not a sockaddr_vm")
+}
+
+// hvsock.md 9: three GUIDs and the flags, 52 bytes.
+func TestAddressInfo(t *testing.T) {
+	a := AddressInfo{SystemID: uuid.MustParse(someVM), VMID: Parent, SiloID: SiloHost, Flags: AddressPassthru}
+	b := a.Encode()
+	require.Equal(t, "f0a5b3c21e8b5c4f9b770c6d2a1e4f10"+"da7c2ea43fd00c489cc2a4de20abb878"+"5c0cbd3676722342"+"88ba7d03b654c568"+"01000000",
+		hex.EncodeToString(b[:]))
+	got, err := ParseAddressInfo(b[:])
+	require.NoError(t, err)
+	require.Equal(t, a, got)
+	_, err = ParseAddressInfo(b[:51])
+	require.ErrorIs(t, err, vmbus.ErrState)
+}
+
+// hvsock.md 1 and 10: there are streams only. Datagrams fail in socket(),
+// sequenced packets in connect(); Linux says ENODEV to the former, since no
+// transport offers them.
+func TestSocketTypes(t *testing.T) {
+	dial := func(context.Context, Addr) (*Conn, error) { t.Error("it was dialled"); return nil, nil }
+	for _, test := range []struct {
+		network string
+		profile Profile
+		call    string
+		want    error
+	}{
+		{"udp", Profile{}, "socket", syscall.ESOCKTNOSUPPORT},
+		{"unixgram", Profile{}, "socket", syscall.ESOCKTNOSUPPORT},
+		{"dgram", Profile{DatagramErrno: syscall.ENODEV}, "socket", syscall.ENODEV},
+		{"seqpacket", Profile{DatagramErrno: syscall.ENODEV}, "connect", syscall.ESOCKTNOSUPPORT},
+		{"unixpacket", Profile{}, "connect", syscall.ESOCKTNOSUPPORT},
+		{"carrier pigeon", Profile{}, "", net.UnknownNetworkError("carrier pigeon")},
+	} {
+		c, err := test.profile.dialText(t.Context(), dial, test.network, "parent:5000")
+		require.Nil(t, c)
+		require.ErrorIs(t, err, test.want, test.network)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, "dial", op.Op)
+		if call := new(os.SyscallError); errors.As(err, &call) {
+			require.Equal(t, test.call, call.Syscall)
+		}
+	}
+	for _, network := range []string{"hvsock", "vsock", "stream", "tcp", "tcp4", "tcp6", "unix", ""} {
+		require.Equal(t, Stream, socketTypes[network])
+		_, err := DialText(t.Context(), func(context.Context, Addr) (*Conn, error) { return nil, syscall.EPIPE }, network, "parent:1")
+		require.Equal(t, syscall.EPIPE, err, "%q is a stream and is dialled", network)
+	}
 }

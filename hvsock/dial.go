@@ -147,15 +147,49 @@ func systemCall(call string, err error) error {
 	return err
 }
 
+// A SocketType is what a program asks for besides the family.
+type SocketType uint8
+
+// The socket types. Hyper-V sockets are streams only (hvsock.md 1).
+const (
+	Stream    SocketType = iota // SOCK_STREAM
+	Datagram                    // SOCK_DGRAM
+	SeqPacket                   // SOCK_SEQPACKET
+)
+
+// socketTypes are the network names that DialText knows. All stream networks are
+// alike to it, since callers pass "tcp" out of habit.
+var socketTypes = map[string]SocketType{
+	network: Stream, "vsock": Stream, "stream": Stream, "tcp": Stream, "tcp4": Stream, "tcp6": Stream, "unix": Stream, "": Stream,
+	"dgram": Datagram, "udp": Datagram, "udp4": Datagram, "udp6": Datagram, "unixgram": Datagram,
+	"seqpacket": SeqPacket, "unixpacket": SeqPacket,
+}
+
+// typeError is what a family without type t says of it, in a profile.
+func (p Profile) typeError(name string, t SocketType) error {
+	switch {
+	case t == Datagram && p.DatagramErrno != 0:
+		return os.NewSyscallError("socket", p.DatagramErrno)
+	case t == Datagram:
+		return os.NewSyscallError("socket", syscall.ESOCKTNOSUPPORT)
+	case t == SeqPacket:
+		return os.NewSyscallError("connect", syscall.ESOCKTNOSUPPORT)
+	}
+	return net.UnknownNetworkError(name)
+}
+
 // DialText is the shape http.Transport and gRPC want: it parses address and
-// dials it. Stream networks are all alike to it, since callers pass "tcp" out of
-// habit; anything else is net.UnknownNetworkError, as this family has streams
-// only.
+// dials it. stream must name a stream network. Datagrams ("udp", "unixgram",
+// "dgram") and sequenced packets ("seqpacket", "unixpacket") are
+// ESOCKTNOSUPPORT, as Windows says it; a name that means nothing is
+// net.UnknownNetworkError.
 func DialText(ctx context.Context, dial func(context.Context, Addr) (*Conn, error), stream, address string) (net.Conn, error) {
-	switch stream {
-	case network, "vsock", "tcp", "tcp4", "tcp6", "unix", "":
-	default:
-		return nil, &net.OpError{Op: "dial", Net: stream, Err: net.UnknownNetworkError(stream)}
+	return Profile{}.dialText(ctx, dial, stream, address)
+}
+
+func (p Profile) dialText(ctx context.Context, dial func(context.Context, Addr) (*Conn, error), stream, address string) (net.Conn, error) {
+	if t, known := socketTypes[stream]; !known || t != Stream {
+		return nil, &net.OpError{Op: "dial", Net: stream, Err: p.typeError(stream, t)}
 	}
 	addr, err := ParseAddr(address)
 	if err != nil {
