@@ -41,6 +41,12 @@ var layers = map[string]layer{
 	"hvsock/native": {floor: 5, modules: anyModule},
 	"fuzz":          {floor: 5, modules: core},
 
+	// Stand-ins for other socket packages, for programs under test. They work on
+	// any machine that is given to them; sim is what their own tests give them.
+	"hvsock/compat":       {floor: 5, modules: core},
+	"hvsock/compat/vsock": {floor: 5, beside: []string{"hvsock/compat", "sim"}, modules: core},
+	"hvsock/compat/winio": {floor: 5, beside: []string{"hvsock/compat", "sim"}, modules: []string{uuidModule, syncModule, "github.com/Microsoft/go-winio/pkg/guid"}},
+
 	// The conformance suite is a test helper that other modules import, so it
 	// stands beside hvsock and may use test libraries.
 	"hvsock/hvsocktest": {floor: 4, beside: []string{"hvsock"}, modules: anyModule},
