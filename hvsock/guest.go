@@ -1,8 +1,11 @@
 package hvsock
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +43,7 @@ type GuestStack struct {
 
 	mu      sync.Mutex
 	closed  bool
+	dialed  uint64                     // dials so far
 	dials   map[guestDial]*guestSocket // Requested
 	ports   map[uuid.UUID]struct{}     // local endpoint ids in use by dials
 	sockets map[*guestSocket]struct{}  // every socket that is not gone
@@ -79,6 +83,7 @@ type guestSocket struct {
 	stack         *GuestStack
 	local, remote Addr
 	endpoint      uuid.UUID // set for dials: the local port in use
+	serial        uint64    // of the dial
 	listener      *Listener // set for accepts
 
 	mu      sync.Mutex
@@ -191,6 +196,8 @@ func (s *GuestStack) newDial(addr Addr, done func(dialResult)) (*guestSocket, er
 		local: Addr{s.opts.VMID, ep}, remote: addr,
 	}
 	k.move(guestDials)
+	s.dialed++
+	k.serial = s.dialed
 	s.ports[ep] = struct{}{}
 	s.dials[guestDial{addr.ServiceID, ep}] = k
 	s.sockets[k] = struct{}{}
@@ -391,10 +398,7 @@ func (k *guestSocket) end(on guestEvent) {
 func (s *GuestStack) Gone(error) {
 	s.mu.Lock()
 	s.closed = true
-	var waiting []*guestSocket
-	for _, k := range s.dials {
-		waiting = append(waiting, k)
-	}
+	waiting := slices.SortedFunc(maps.Values(s.dials), func(a, b *guestSocket) int { return cmp.Compare(a.serial, b.serial) })
 	s.mu.Unlock()
 	for _, k := range waiting {
 		k.fail(guestRefused, syscall.ENODEV)

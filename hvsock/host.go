@@ -1,9 +1,11 @@
 package hvsock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -66,6 +68,7 @@ type HostGuest struct {
 
 	mu      sync.Mutex
 	version vmbus.Version // 0 while the guest is not connected
+	added   uint64        // sockets so far
 	sockets map[*hostSocket]struct{}
 }
 
@@ -107,9 +110,9 @@ func (g *HostGuest) Connected(n vmbus.Negotiated) {
 func (g *HostGuest) Gone() {
 	g.mu.Lock()
 	g.version = 0
-	sockets := maps.Clone(g.sockets)
+	sockets := slices.SortedFunc(maps.Keys(g.sockets), func(a, b *hostSocket) int { return cmp.Compare(a.serial, b.serial) })
 	g.mu.Unlock()
-	for k := range sockets {
+	for _, k := range sockets {
 		k.end(hostGuestCloses, syscall.ECONNRESET)
 	}
 }
@@ -120,6 +123,7 @@ type hostSocket struct {
 	guest         *HostGuest
 	local, remote Addr
 	version       vmbus.Version // of a dial's offer
+	serial        uint64        // among the guest's sockets
 	listener      *Listener     // set for accepts
 
 	mu      sync.Mutex
@@ -229,6 +233,8 @@ func (k *hostSocket) giveUp() bool { return k.end(hostGivesUp, nil) }
 // socket the guest does not open; 0 means no timer of its own.
 func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 	g.mu.Lock()
+	g.added++
+	k.serial = g.added
 	g.sockets[k] = struct{}{}
 	g.mu.Unlock()
 	k.mu.Lock()

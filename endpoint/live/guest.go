@@ -3,6 +3,8 @@ package live
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -427,11 +429,11 @@ func (g *Guest) shutdown() {
 	g.opts.Port.SetInterrupt(func(uint32, uint8) {})
 	g.loop.call(func() {
 		g.retry.stop()
-		for id := range g.modifying {
+		for _, id := range slices.Sorted(maps.Keys(g.modifying)) {
 			g.finishModify(id, ErrStopped)
 		}
-		for id, o := range g.openings {
-			g.abandon(id, o)
+		for _, id := range slices.Sorted(maps.Keys(g.openings)) {
+			g.abandon(id, g.openings[id])
 		}
 		g.loop.stop()
 	})

@@ -3,6 +3,7 @@ package live
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -271,7 +272,8 @@ func (h *Host) Reset() { h.loop.do(h.core.Reset) }
 func (h *Host) Close() {
 	h.unbindPorts()
 	h.loop.call(func() {
-		for _, p := range h.offered {
+		for _, id := range slices.Sorted(maps.Keys(h.offered)) {
+			p := h.offered[id]
 			h.closeDevice(p)
 			p.device.Gone(nil)
 		}

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/hvlab/hvlab/vmbus"
@@ -91,8 +93,8 @@ func (s *switchboard) signalled() {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.page == nil { // the guest cannot say which channel it means
-		for _, d := range s.devices {
-			d.Doorbell()
+		for _, id := range slices.Sorted(maps.Keys(s.devices)) {
+			s.devices[id].Doorbell()
 		}
 		return
 	}
