@@ -4,6 +4,7 @@
 //	hvlab demo FILE   send a file from a guest to a host over real VMBus bytes
 //	hvlab boot        attach an unmodified Linux kernel under /dev/kvm
 //	hvlab bridge PATH show a simulated guest's ports as Unix sockets
+//	hvlab run FILE    play a scenario of the control plane as a lesson
 //	hvlab conform     the simulator beside real systems, promise by promise
 //
 // Every verb is one file of this folder: a struct whose fields are its arguments
@@ -30,6 +31,8 @@ type verbs struct {
 
 	Boot   bootVerb   `cmd:"" help:"Attach an unmodified Linux kernel under /dev/kvm."`
 	Bridge bridgeVerb `cmd:"" help:"Show a simulated guest's ports as Unix sockets, for socat and programs in any language."`
+
+	Run runVerb `cmd:"" help:"Play scenario files of the control plane as a lesson, and compare with what they expect."`
 
 	Conform conformVerb `cmd:"" help:"Put the simulator, this machine's sockets and recorded real systems through one suite, side by side."`
 }

@@ -13,61 +13,78 @@ import (
 
 // A command is one directive a scenario can use.
 type command struct {
-	name string
-	do   func(*World, *args) error
+	name  string
+	usage string // its arguments
+	help  string // one line
+	do    func(*World, *args) error
 }
 
 // commands is what a scenario can say besides "world". "then=stop" after any of
-// them leaves what is in flight in flight, "quiet" leaves the trace out, "run"
-// goes on.
+// them leaves what is in flight in flight, "quiet" leaves the trace out.
 var commands = []command{
 	// The host and its devices.
-	{"publish", (*World).publish},
-	{"publish-socket", (*World).publishSocket},
-	{"revoke", func(w *World, a *args) error { return w.Host.Revoke(endpoint.OfferID(num[uint64](a, "offer", 1))) }},
-	{"accept", (*World).answerDial},
-	{"refuse", (*World).answerDial},
-	{"reset", func(w *World, _ *args) error { w.Host.Reset(); return nil }},
-	{"device", func(w *World, a *args) error {
+	{"publish", "[interface=GUID] [instance=GUID] [sub=N] [flags=N] [order=N] [mmio=MIB] [mmio-optional=MIB] [not-dedicated] " +
+		"[user=HEX] [pipe=bytes|messages] [pipe-flags=N] [monitor=LATENCY] [preset=ID]",
+		"the host offers a device; offers are numbered from 1", (*World).publish},
+	{"publish-socket", "service=GUID endpoint=GUID", "the host dials a service of the guest", (*World).publishSocket},
+	{"revoke", "[offer=N]", "the host withdraws an offer", func(w *World, a *args) error {
+		return w.Host.Revoke(endpoint.OfferID(num[uint64](a, "offer", 1)))
+	}},
+	{"accept", "[last]", "the host accepts the oldest (or the last) socket request", (*World).answerDial},
+	{"refuse", "[last]", "the host refuses the oldest (or the last) socket request", (*World).answerDial},
+	{"reset", "", "the virtual machine is reset", func(w *World, _ *args) error { w.Host.Reset(); return nil }},
+	{"device", "answer=auto|manual", "devices answer at once, or wait for \"answer\"", func(w *World, a *args) error {
 		w.Manual = a.word("answer", "auto", "auto", "manual") == "manual"
 		return nil
 	}},
-	{"answer", (*World).answerOldest},
+	{"answer", "[status=N]", "a manual device answers its oldest request", (*World).answerOldest},
 
 	// The guest and its drivers.
-	{"connect", func(w *World, _ *args) error { return w.Guest.Connect() }},
-	{"unload", func(w *World, _ *args) error { return w.Guest.Unload() }},
-	{"dial", func(w *World, a *args) error {
+	{"connect", "", "the guest negotiates a version and asks for offers", func(w *World, _ *args) error { return w.Guest.Connect() }},
+	{"unload", "", "the guest ends the connection", func(w *World, _ *args) error { return w.Guest.Unload() }},
+	{"dial", "service=GUID endpoint=GUID", "the guest dials a service of the host", func(w *World, a *args) error {
 		service, from := a.guid("service", ""), a.guid("endpoint", "")
 		if a.err != nil {
 			return nil
 		}
 		return w.Guest.RequestSocket(service, from)
 	}},
-	{"open", (*World).open},
-	{"close", func(w *World, a *args) error { return w.Guest.Close(a.channel()) }},
-	{"release", func(w *World, a *args) error { return w.Guest.Release(a.channel()) }},
-	{"modify", func(w *World, a *args) error { return w.Guest.ModifyChannel(a.channel(), num[uint32](a, "vp", 0)) }},
-	{"remap", func(w *World, a *args) error {
+	{"open", "channel=N [pages=N] [vp=N] [flag=N] [connection=N] [redirect] [reserved] [reply-vp=N] [reply-sint=N]",
+		"a driver of the guest opens a channel", (*World).open},
+	{"close", "channel=N", "a driver of the guest closes its channel", func(w *World, a *args) error { return w.Guest.Close(a.channel()) }},
+	{"release", "channel=N", "a driver of the guest gives an offer back", func(w *World, a *args) error { return w.Guest.Release(a.channel()) }},
+	{"modify", "channel=N [vp=N]", "the guest moves a channel's interrupt", func(w *World, a *args) error {
+		return w.Guest.ModifyChannel(a.channel(), num[uint32](a, "vp", 0))
+	}},
+	{"remap", "[parent=GPA] [child=GPA]", "the guest replaces its monitor pages", func(w *World, a *args) error {
 		return w.Guest.ModifyConnection(num[uint64](a, "parent", 0), num[uint64](a, "child", 0))
 	}},
-	{"pause", func(w *World, _ *args) error { return w.Guest.Pause() }},
-	{"resume", func(w *World, _ *args) error { return w.Guest.Resume() }},
+	{"pause", "", "the guest asks the host to be silent", func(w *World, _ *args) error { return w.Guest.Pause() }},
+	{"resume", "", "the guest ends the silence", func(w *World, _ *args) error { return w.Guest.Resume() }},
 
-	// Messages nobody's core wrote.
-	{"post", (*World).postBytes},
-	{"deliver", func(w *World, a *args) error {
+	// Messages that no core wrote.
+	{"send", "MESSAGE [FIELD=VALUE ...] [words=(N, ...)] [port=N] [trusted]", "a message of the guest, field by field", (*World).send},
+	{"tell", "MESSAGE [FIELD=VALUE ...] [words=(N, ...)]", "a message of the host, field by field", (*World).tell},
+	{"post", "[port=N]", "messages of the guest, one in each line of hexadecimal input", (*World).postBytes},
+	{"deliver", "", "messages of the host, one in each line of hexadecimal input", func(w *World, a *args) error {
 		return w.hexLines(a, func(b []byte) error { return w.Guest.Receive(b) }) // the guest may be a restored one by then
 	}},
-	{"send", (*World).send},
-	{"tell", (*World).tell},
 
 	// The way between them.
-	{"slot", func(w *World, a *args) error { w.Busy = a.word("is", "free", "free", "busy") == "busy"; return nil }},
-	{"lose", func(w *World, a *args) error { w.Lossy = a.word("direct", "yes", "yes", "no") == "yes"; return nil }},
-	{"trust", func(w *World, a *args) error { w.Trusted = a.word("path", "yes", "yes", "no") == "yes"; return nil }},
-	{"usage", func(w *World, _ *args) error { w.log("%s", w.usage()); return nil }},
-	{"run", func(*World, *args) error { return nil }},
+	{"slot", "is=free|busy", "the guest does, or does not, empty its message slot", func(w *World, a *args) error {
+		w.Busy = a.word("is", "free", "free", "busy") == "busy"
+		return nil
+	}},
+	{"lose", "direct=yes|no", "answers about reserved channels are lost", func(w *World, a *args) error {
+		w.Lossy = a.word("direct", "yes", "yes", "no") == "yes"
+		return nil
+	}},
+	{"trust", "path=yes|no", "the guest's messages come on a trusted path", func(w *World, a *args) error {
+		w.Trusted = a.word("path", "yes", "yes", "no") == "yes"
+		return nil
+	}},
+	{"usage", "", "print what both sides hold", func(w *World, _ *args) error { w.log("%s", w.usage()); return nil }},
+	{"run", "", "let everything in flight arrive", func(*World, *args) error { return nil }},
 }
 
 func (w *World) publish(a *args) error {

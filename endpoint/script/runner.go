@@ -32,7 +32,7 @@ func (r *Runner) Do(d Directive) (trace string, err error) {
 	if d.Name == "world" {
 		w = configure(a)
 	} else if do := lookup(d.Name); do == nil {
-		return "", mistake(d.Line, "there is no directive %q; write one of: %s", d.Name, strings.Join(Names(), ", "))
+		return "", mistake(d.Line, "there is no directive %q; write one of: %s", d.Name, strings.Join(names(), ", "))
 	} else if err := do(w, a); err != nil {
 		if m := (*Mistake)(nil); errors.As(err, &m) {
 			return "", m
@@ -79,14 +79,40 @@ func Run(text string) ([]Result, error) {
 	return results, nil
 }
 
-// Names lists what a scenario can say.
-func Names() []string {
-	names := []string{"world"}
+// worldUsage is the usage of the directive that makes a world.
+const worldUsage = "[guest=VERSION] [newest=VERSION] [min=VERSION] [max=VERSION] [profile=linux|freebsd] [features=N] [grant=N] " +
+	"[message-vp=N] [vps=N] [interrupts=GPA] [parent=GPA] [child=GPA] [host-parent=GPA] [host-child=GPA] [client=GUID] [only=GUID] " +
+	"[own-flags] [short-dial] [absolute-order] [redirect-sint=N] [setup-failure=openvmm] [trusted] [raw] [mute] " +
+	"[message-connection=N] [signal-base=N] [failure-status=N] " +
+	"[no-version-echo] [pad-messages] [monitor-id-zero] [silent-gpadl] [global-gpadls] [ignore-releases] [answer-every-unload] " +
+	"[message-vp-below-3.0] [no-reserved]"
+
+// A Usage describes one directive.
+type Usage struct {
+	Name string
+	Args string // as in "channel=N [vp=N]"
+	Help string // one line
+}
+
+// Directives lists what a scenario can say. Every directive also takes
+// "then=stop", which leaves what is in flight in flight, and "quiet", which leaves
+// its trace out.
+func Directives() []Usage {
+	list := []Usage{{"world", worldUsage, "start afresh, with these options of guest, host and the host's dialect"}}
 	for _, c := range commands {
-		names = append(names, c.name)
+		list = append(list, Usage{c.name, c.usage, c.help})
 	}
-	slices.Sort(names)
-	return names
+	return list
+}
+
+// names lists the directives in alphabetical order.
+func names() []string {
+	var list []string
+	for _, d := range Directives() {
+		list = append(list, d.Name)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // lookup returns the directive called name, nil if there is none.
