@@ -22,10 +22,10 @@ const (
 // the moment they are promised a place (reserve) until Accept.
 type Listener struct {
 	addr    Addr
-	backlog int
 	onClose func()
 
 	mu       sync.Mutex
+	backlog  int
 	changed  sync.Cond // on mu: a connection, the end, or a deadline
 	queue    []*Conn
 	reserved int // places promised to connections that are not open yet
@@ -131,6 +131,15 @@ func (l *Listener) expire() {
 	if l.deadline.check() {
 		l.changed.Broadcast()
 	}
+}
+
+// SetBacklog changes how many connections may wait for Accept, as another
+// listen(2) does on a listening socket; less than 1 means 1, since with 0 nothing
+// would ever arrive. Connections that wait already are kept.
+func (l *Listener) SetBacklog(connections int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.backlog = max(1, min(connections, maxBacklog))
 }
 
 // Close stops listening: blocked Accepts return net.ErrClosed, connections

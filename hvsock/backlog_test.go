@@ -190,3 +190,27 @@ func TestListenerStress(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// hvsock.md 12, "listen() in state L": another listen(2) changes the backlog, and
+// nothing else. Shrinking keeps who waits already (8: counted from open to accept).
+func TestSetBacklog(t *testing.T) {
+	l := newListener(listenAddr, 1, live.SystemClock(), nil)
+	p, q := newPair(t, pairOptions{}), newPair(t, pairOptions{})
+	defer p.close()
+	defer q.close()
+	require.True(t, l.reserve())
+	require.False(t, l.reserve())
+	l.SetBacklog(2)
+	require.True(t, l.reserve(), "there is room for one more")
+	require.True(t, l.push(p.a))
+	require.True(t, l.push(q.a))
+	l.SetBacklog(0)
+	require.False(t, l.reserve(), "two wait, and one may")
+	for _, want := range []*Conn{p.a, q.a} {
+		c, err := l.AcceptHVSock()
+		require.NoError(t, err)
+		require.Same(t, want, c)
+	}
+	require.True(t, l.reserve(), "0 would accept nothing for ever, so it is 1")
+	require.NoError(t, l.Close())
+}
