@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/internal/fsm"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -267,7 +268,7 @@ func (t *GPADLTable) unlink(g *GPADL) {
 
 func (t *GPADLTable) forget(g *GPADL) {
 	t.unlink(g)
-	if t.inProgress[g.ID] == g {
+	if t.inProgress[g.ID] == g && !putback.On(putback.HC01) {
 		delete(t.inProgress, g.ID)
 	}
 	delete(t.orphans, g)

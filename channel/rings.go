@@ -3,6 +3,7 @@ package channel
 import (
 	"fmt"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
@@ -36,7 +37,7 @@ func SplitRings(ranges []Range, hostOffset uint32) (toHost, toGuest []uint64, er
 		return nil, nil, &RingError{fmt.Sprintf("has %#x bytes, not whole pages", r.ByteCount)}
 	case int64(hostOffset) < MinRingPages:
 		return nil, nil, &RingError{fmt.Sprintf("leaves %d pages to the guest-to-host ring, at least %d are needed", hostOffset, MinRingPages)}
-	case int64(pages)-int64(hostOffset) < MinRingPages:
+	case int64(pages)-int64(hostOffset) < MinRingPages && !putback.On(putback.HC14):
 		return nil, nil, &RingError{fmt.Sprintf("has %d pages, too few for a host-to-guest ring at page %d", pages, hostOffset)}
 	}
 	return r.PFNs[:hostOffset], r.PFNs[hostOffset:], nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -415,7 +416,7 @@ func (g *Guest) forgetAll(letGo bool) {
 			c.stale = true
 			continue
 		}
-		if letGo && c.state != channel.Idle {
+		if (letGo || putback.On(putback.GC16)) && c.state != channel.Idle {
 			g.emit(RingFree{id})
 		}
 		delete(g.channels, id)

@@ -3,9 +3,11 @@ package endpoint
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -48,7 +50,7 @@ func (g *Guest) unwelcome(m vmbus.OfferChannel) string {
 	if g.channels[m.Channel] != nil {
 		return ""
 	}
-	if g.opts.Interfaces != nil && !slices.Contains(g.opts.Interfaces, m.Interface) {
+	if g.opts.Interfaces != nil && !putback.On(putback.GC17) && !slices.Contains(g.opts.Interfaces, m.Interface) {
 		return "this guest does not trust the interface"
 	}
 	if !g.opts.RequirePrimary {
@@ -78,8 +80,7 @@ func (g *Guest) rescind(id vmbus.ChannelID) error {
 	was := c.state
 	_ = c.move(channel.Rescinds) // legal in every state
 	g.emit(OfferRescinded{id})
-	switch was {
-	case channel.Sharing, channel.GuestOpening:
+	if (was == channel.Sharing || was == channel.GuestOpening) && !putback.On(putback.GC01) {
 		g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
 	}
 	if was == channel.GuestOpening || was == channel.Dropping || was == channel.Unreserving {
@@ -98,6 +99,9 @@ func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	}
 	if err := g.paramsAllowed(p); err != nil {
 		return err
+	}
+	if putback.On(putback.RG14) {
+		p.HostOffset /= 16
 	}
 	ring := g.nextGPADL
 	messages, err := channel.Announce(id, ring, channel.Range{ByteCount: uint32(len(p.PFNs)) * 4096, PFNs: p.PFNs})
@@ -133,7 +137,7 @@ func (g *Guest) paramsAllowed(p OpenParams) error {
 // gpadlCreated handles the answer to a ring GPADL.
 func (g *Guest) gpadlCreated(m vmbus.GPADLCreated) error {
 	c := g.rings[m.GPADL]
-	if c == nil || c.item.Offer.Channel != m.Channel {
+	if c == nil && !putback.On(putback.GC21) || c.item.Offer.Channel != m.Channel || putback.On(putback.GC15) && c.item.Rescinded() {
 		return &DropError{Message: vmbus.TypeGPADLCreated, Channel: m.Channel, Reason: "no such GPADL was announced"}
 	}
 	wanted := c.state == channel.Sharing
@@ -257,6 +261,9 @@ func (g *Guest) Close(id vmbus.ChannelID) error {
 
 // unshare asks for the ring pages back. c is Unsharing.
 func (g *Guest) unshare(c *guestChannel) {
+	if putback.On(putback.GC03) && c.item.Rescinded() {
+		return
+	}
 	if c.item.Rescinded() && g.opts.SkipTeardown {
 		_ = c.move(channel.Torndown) // teardown on a rescinded channel counts as done
 		g.ringFree(c)
@@ -295,6 +302,11 @@ func (g *Guest) Release(id vmbus.ChannelID) error {
 	if c == nil || c.item.Rescinded() || c.state != channel.Idle || c.modify != nil {
 		return fmt.Errorf("endpoint: channel %d is not idle: %w", id, vmbus.ErrState)
 	}
+	if putback.On(putback.GC12) {
+		g.post(&vmbus.RelIDReleased{Channel: id})
+		g.emit(ChannelReleased{id})
+		return nil
+	}
 	g.drop(c)
 	return nil
 }
@@ -302,7 +314,7 @@ func (g *Guest) Release(id vmbus.ChannelID) error {
 // release gives the id of a rescinded channel back once nothing about it is in
 // flight (faults.md GC-20).
 func (g *Guest) release(c *guestChannel) {
-	if c.item.Rescinded() && c.state == channel.Idle && c.modify == nil {
+	if c.item.Rescinded() && c.state == channel.Idle && (c.modify == nil || putback.On(putback.GC20)) {
 		g.drop(c)
 	}
 }
@@ -314,6 +326,9 @@ func (g *Guest) drop(c *guestChannel) {
 		return
 	}
 	delete(g.channels, id)
+	if o := c.item.Offer; putback.On(putback.GC04) && o.SubChannel == 0 {
+		maps.DeleteFunc(g.channels, func(_ vmbus.ChannelID, s *guestChannel) bool { return s.item.Offer.Instance == o.Instance })
+	}
 	g.post(&vmbus.RelIDReleased{Channel: id})
 	g.emit(ChannelReleased{id})
 }

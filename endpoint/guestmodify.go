@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -31,7 +32,7 @@ func (g *Guest) ModifyChannel(id vmbus.ChannelID, vp uint32) error {
 	switch {
 	case g.negotiated.Version < vmbus.Win10RS3:
 		return fmt.Errorf("endpoint: VMBus %v has no ModifyChannel, 4.1 is needed: %w", g.negotiated.Version, vmbus.ErrState)
-	case c == nil || c.state != channel.GuestOpen || c.item.Rescinded():
+	case c == nil || !putback.On(putback.GC13) && (c.state != channel.GuestOpen || c.item.Rescinded()):
 		return fmt.Errorf("endpoint: channel %d is not open: %w", id, vmbus.ErrState)
 	case c.open.Reserved != nil || c.open.TargetVP == vmbus.NoInterrupt || vp == vmbus.NoInterrupt:
 		return fmt.Errorf("endpoint: channel %d has no interrupt to move: %w", id, vmbus.ErrState)

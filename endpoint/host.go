@@ -1,9 +1,11 @@
 package endpoint
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -162,6 +164,9 @@ func (h *Host) ActionPending() bool { return h.actions.len() > 0 }
 // Usage counts what the connection holds: offers, channel ids, GPADLs, device
 // operations, socket requests.
 func (h *Host) Usage() (offered, ids, gpadls, operations, requests int) {
+	if putback.On(putback.HC11) && !h.connected() && h.gpadls.Len() > 0 {
+		panic("no version")
+	}
 	offered, ids = h.table.Len()
 	return offered, ids, h.gpadls.Len(), len(h.tokens), len(h.sockets)
 }
@@ -210,6 +215,9 @@ func (h *Host) ReceiveFrom(from Source, payload []byte) error {
 	}
 	m, tail, err := vmbus.ParseFrom(vmbus.GuestToHost, payload, n)
 	if err != nil {
+		if putback.On(putback.HC02) && errors.As(err, new(*vmbus.DirectionError)) {
+			panic("unreachable")
+		}
 		return err
 	}
 	if h.trusted && !from.Trusted {
@@ -390,10 +398,14 @@ func EventConnection(id vmbus.ChannelID) uint32 { return uint32(id) | VMBusSINT<
 // has released the id.
 func (h *Host) Revoke(id OfferID) error {
 	c := h.channels[id]
-	if c == nil || c.entry.State() == offers.Revoked {
+	if c == nil && !putback.On(putback.HC10) || c.entry.State() == offers.Revoked {
 		return fmt.Errorf("endpoint: offer %d is not published: %w", id, vmbus.ErrState)
 	}
 	for _, sub := range h.table.SubChannels(c.entry) {
+		if putback.On(putback.HC13) {
+			defer func() { _ = h.Revoke(h.byEntry[sub].id) }()
+			continue
+		}
 		if sub.State() != offers.Revoked {
 			if err := h.Revoke(h.byEntry[sub].id); err != nil {
 				return err
@@ -425,6 +437,9 @@ func (h *Host) Revoke(id OfferID) error {
 
 // cancel forgets the device operations of c, so that late answers are ignored.
 func (h *Host) cancel(c *hostChannel) {
+	if putback.On(putback.SS07) {
+		c.pending = 0
+	}
 	delete(h.tokens, c.pending)
 	delete(h.tokens, c.modify)
 	c.pending, c.modify, c.nextVP, c.reopen = 0, 0, nil, nil

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -23,7 +24,7 @@ func (h *Host) openChannel(m vmbus.OpenChannel2) error {
 	if err != nil {
 		return err
 	}
-	if !c.entry.Visible() {
+	if !c.entry.Visible() || putback.On(putback.HC08) && c.open == channel.Closing {
 		return nil
 	}
 	if err := c.move(channel.GuestOpens); err != nil {

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -62,6 +63,10 @@ func (h *Host) gpadlGrown(g *channel.GPADL) {
 	}
 	c := h.byEntry[e]
 	if !e.Visible() {
+		if putback.On(putback.HC12) {
+			h.gpadlCreated(g.Channel, g.ID, vmbus.StatusFailure)
+			return
+		}
 		if h.gpadls.Move(g, channel.CompletesRevoked) == nil {
 			h.gpadlCreated(g.Channel, g.ID, vmbus.StatusSuccess)
 		}
@@ -188,7 +193,7 @@ func (h *Host) releaseGPADLs(c *hostChannel) {
 		switch {
 		case g.State() == channel.GPADLGone:
 			h.cancelGPADL(g)
-		case was == channel.Accepted:
+		case was == channel.Accepted || putback.On(putback.HC06) && was == channel.TearingDown:
 			h.dropGPADL(c, g)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -27,6 +28,9 @@ func RestoreHost(opts HostOptions, b []byte) (*Host, error) {
 	}
 	if err := canonical(b, h.Save); err != nil {
 		return nil, err
+	}
+	if putback.On(putback.HC03) {
+		_ = h.requestOffers()
 	}
 	return h, nil
 }

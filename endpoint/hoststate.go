@@ -6,6 +6,7 @@ import (
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/internal/fsm"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -108,7 +109,7 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 	delete(h.tokens, h.remap)
 	h.remap = 0
 	event := channel.GuestGone
-	if on == MachineResets {
+	if on == MachineResets && !putback.On(putback.HC04) {
 		event = channel.MachineGone
 	}
 	h.later.clear()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/hvlab/hvlab/internal/fsm"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -108,7 +109,7 @@ func (c *Catalogue) Rescind(id vmbus.ChannelID) (first bool) {
 		return false
 	}
 	first = it.state == Known
-	return it.move(RescindArrives) == nil && first
+	return it.move(RescindArrives) == nil && (first || putback.On(putback.GC05))
 }
 
 // Release forgets id: the guest sends RelIDReleased.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/internal/fsm"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -152,6 +153,9 @@ func (t *HostTable) Publish(o Offer) (*Entry, error) {
 	if o.SubChannel != 0 && !t.hasPrimary(o.Key) {
 		return nil, ErrNoPrimary
 	}
+	if e := t.byKey[o.Key]; putback.On(putback.HC09) && e != nil && e.state == Revoked {
+		t.remove(e)
+	}
 	if e, ok := t.byKey[o.Key]; ok {
 		if err := e.move(HostPublishes); err != nil {
 			return nil, ErrDuplicate
@@ -241,7 +245,7 @@ func (t *HostTable) Hide(e *Entry) {
 
 // Lookup returns the entry known to the guest as id, or nil.
 func (t *HostTable) Lookup(id vmbus.ChannelID) *Entry {
-	if id == 0 || id > MaxOffers {
+	if (id == 0 || id > MaxOffers) && !putback.On(putback.HC17) {
 		return nil
 	}
 	return t.byID[id]

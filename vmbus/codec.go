@@ -3,7 +3,10 @@ package vmbus
 import (
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"slices"
+
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // A Message is a pointer to one of the message structs of this package, such as
@@ -49,6 +52,9 @@ func Parse(b []byte, n Negotiated) (m Message, tail []byte, err error) {
 	}
 	if len(body) < l.BodyBytes {
 		return nil, nil, &ParseError{Type: t, Have: len(body), Min: l.BodyBytes}
+	}
+	if putback.On(putback.RG13) && reflect.ValueOf(body).Pointer()%8 != 0 {
+		panic("misaligned")
 	}
 	m = l.New()
 	if _, err := binary.Decode(body, binary.LittleEndian, m); err != nil {

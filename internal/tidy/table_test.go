@@ -61,13 +61,16 @@ var layers = map[string]layer{
 	// Message slots and event flags are guest pages, shared with a guest that
 	// writes to them at any time, so synic needs guestmem's atomic words; a second
 	// implementation of those would need a second unsafe.
-	"vmbus/synic":    {floor: 0, alone: true, beside: []string{"vmbus/guestmem"}},
+	"vmbus/synic":    {floor: 0, alone: true, beside: []string{"vmbus/guestmem", "internal/putback"}},
 	"vmbus/guestmem": {floor: 0, alone: true},
 	"vmbus/trace":    {floor: 0, alone: true},
-	"vmbus":          {floor: 0, alone: true, modules: []string{uuidModule}},
+	"vmbus":          {floor: 0, alone: true, beside: []string{"internal/putback"}, modules: []string{uuidModule}},
 
 	// Transition tables, which the cores of floors 2 to 4 are made of.
 	"internal/fsm": {floor: 0, alone: true},
+
+	// Switches that are constant false in every normal build.
+	"internal/putback": {floor: 0, alone: true},
 }
 
 // anyModule marks packages whose imports are their own business: nobody who

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+)
+
+// comments reads what each switch puts back from the file that declares them, by
+// the name of the constant.
+func comments(file string) (map[string]string, error) {
+	tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	texts := map[string]string{}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && v.Comment != nil {
+			texts[v.Names[0].Name] = strings.TrimSpace(v.Comment.Text())
+		}
+		return true
+	})
+	return texts, nil
+}
+
+// report prints the table and reports whether every fault was caught.
+func report(rows []row, results []result, texts map[string]string, verbose bool) bool {
+	totals := map[string]int{}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ROW\tOUTCOME\tWHAT IS PUT BACK\tHOW IT SHOWS")
+	for i, r := range rows {
+		totals[results[i].verdict]++
+		text := texts[strings.ReplaceAll(r.fault.String(), "-", "")]
+		fmt.Fprintf(w, "%v\t%s\t%s\t%s\n", r.fault, results[i].verdict, text, results[i].detail)
+	}
+	_ = w.Flush() // to standard output: nobody to tell
+	for i, r := range rows {
+		if v := results[i].verdict; v == missed || v == broken || v == caught && verbose {
+			fmt.Printf("\n== %v %s: %s\n%s\n", r.fault, v, results[i].detail, results[i].output)
+		}
+	}
+	fmt.Printf("%d rows: %d caught, %d missed, %d broken without a switch, %d not applicable\n",
+		len(rows), totals[caught], totals[missed], totals[broken], totals[notApplicable])
+	return totals[missed]+totals[broken] == 0
+}
+
+// signs are what a failing test says first, the most telling before the rest.
+var signs = []*regexp.Regexp{
+	regexp.MustCompile(`(?m)^panic: (deadlock.*)$`),
+	regexp.MustCompile(`(?m)^fatal error: (all goroutines are asleep.*)$`),
+	regexp.MustCompile(`(?m)^(panic: .*)$`),
+	regexp.MustCompile(`(?m)^\s*Messages:\s*(.*)$`),
+	regexp.MustCompile(`(?m)^\s*Error:\s*(.*)$`),
+	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (.*)$`),
+	regexp.MustCompile(`(?m)^(.*testdata/scenario.*)$`),
+	regexp.MustCompile(`(?m)^(--- FAIL.*)$`),
+}
+
+// symptom is the line of a failing test that says most.
+func symptom(output string) string {
+	const width = 100
+	for _, s := range signs {
+		if m := s.FindStringSubmatch(output); m != nil {
+			text := strings.TrimSpace(m[1])
+			return text[:min(len(text), width)]
+		}
+	}
+	return "it fails"
+}
