@@ -53,11 +53,11 @@ func report(rows []row, results []result, texts map[string]string, verbose bool)
 var signs = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^panic: (deadlock.*)$`),
 	regexp.MustCompile(`(?m)^fatal error: (all goroutines are asleep.*)$`),
-	regexp.MustCompile(`(?m)^(panic: .*)$`),
+	regexp.MustCompile(`(?m)^(panic: .*?)(?: \[recovered.*)?$`),
+	regexp.MustCompile(`(?s)output didn't match expected:.*?\n\s*([-+][a-z][^\n]*)`), // of a scenario
 	regexp.MustCompile(`(?m)^\s*Messages:\s*(.*)$`),
 	regexp.MustCompile(`(?m)^\s*Error:\s*(.*)$`),
 	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (.*)$`),
-	regexp.MustCompile(`(?m)^(.*testdata/scenario.*)$`),
 	regexp.MustCompile(`(?m)^(--- FAIL.*)$`),
 }
 
