@@ -327,6 +327,12 @@ func (g *Guest) versionResponse(m vmbus.VersionResponse, granted vmbus.Features,
 // RequestSocket dials a host service. SocketRefused or an offer with the same
 // interface and instance follows.
 func (g *Guest) RequestSocket(service, endpoint vmbus.GUID) error {
+	return g.RequestSocketFrom(vmbus.GUID{}, service, endpoint)
+}
+
+// RequestSocketFrom is RequestSocket for a container (silo) of the guest; the
+// zero silo is none. The silo needs version 5.2.
+func (g *Guest) RequestSocketFrom(silo, service, endpoint vmbus.GUID) error {
 	if g.state != GuestConnected {
 		return fmt.Errorf("endpoint: the guest is %v: %w", g.state, vmbus.ErrState)
 	}
@@ -335,8 +341,11 @@ func (g *Guest) RequestSocket(service, endpoint vmbus.GUID) error {
 	}
 	m := vmbus.TLConnectRequest{Endpoint: endpoint, Service: service}
 	if g.negotiated.Version >= vmbus.Win10RS5 && !g.opts.ShortSocketRequest {
-		g.post(&vmbus.TLConnectRequest2{TLConnectRequest: m})
+		g.post(&vmbus.TLConnectRequest2{TLConnectRequest: m, Silo: silo})
 		return nil
+	}
+	if silo != (vmbus.GUID{}) {
+		return fmt.Errorf("endpoint: VMBus %v has no silos in socket requests, 5.2 is needed: %w", g.negotiated.Version, vmbus.ErrState)
 	}
 	g.post(&m)
 	return nil

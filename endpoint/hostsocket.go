@@ -42,7 +42,7 @@ func (h *Host) AcceptSocket(endpoint, service vmbus.GUID) (OfferID, error) {
 	if _, ok := h.sockets[k]; !ok {
 		return 0, fmt.Errorf("endpoint: the socket request is no longer waiting: %w", vmbus.ErrState)
 	}
-	id, err := h.Publish(SocketOffer(service, endpoint, false, h.negotiated.Version))
+	id, err := h.Publish(SiloOffer(SocketOffer(service, endpoint, false, h.negotiated.Version), h.sockets[k]))
 	if err != nil {
 		h.RefuseSocket(endpoint, service)
 		return 0, err
@@ -64,4 +64,17 @@ func SocketOffer(service, endpoint vmbus.GUID, guestAccepts bool, v vmbus.Versio
 		Flags:       vmbus.OfferEnumerate | vmbus.OfferNamedPipe | vmbus.OfferTLNPI,
 		UserDefined: data.Encode(),
 	}
+}
+
+// SiloOffer is a SocketOffer for a container (silo) of the guest, instead of the
+// guest itself; the zero silo leaves o alone. Guests below 5.2 do not know of
+// silos. Source: hvsock.md 5.0.
+func SiloOffer(o offers.Offer, silo vmbus.GUID) offers.Offer {
+	if silo == (vmbus.GUID{}) {
+		return o
+	}
+	data := vmbus.DecodeHVSockUserData(o.UserDefined)
+	data.ForGuestContainer, data.Silo = true, silo
+	o.UserDefined = data.Encode()
+	return o
 }

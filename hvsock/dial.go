@@ -39,6 +39,11 @@ func dialContext(ctx context.Context, timeout time.Duration) (context.Context, c
 	}
 }
 
+// dialOptions are what a dialer may ask for besides the address.
+type dialOptions struct {
+	passthru bool // HVSOCKET_CONTAINER_PASSTHRU: Parent is the VM's host, whatever SiloParent says
+}
+
 // A dialResult is the outcome of a connect: a connection or a bare errno.
 type dialResult struct {
 	conn *Conn

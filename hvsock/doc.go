@@ -13,8 +13,9 @@
 //     as the bytes of SOCKADDR_HV and sockaddr_vm.
 //   - conn*.go, deadline.go: the data path. A Conn reads and writes its rings
 //     directly, under one lock per direction; no goroutine stands between.
-//   - backlog.go, registry.go, ports.go: listeners, and which one a connection
-//     reaches.
+//   - backlog.go, listeners.go, ports.go: listeners, and automatic ports.
+//   - reach.go: who reaches whom, as tables; guestreach.go, hostreach.go and
+//     container.go: dialing and listening by them.
 //   - machine.go: a socket's life as two transition tables, guest and host.
 //   - guest.go, host.go: [GuestStack] and [HostStack] drive those tables over the
 //     buses of package live.

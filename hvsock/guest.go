@@ -2,7 +2,6 @@ package hvsock
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -29,17 +28,20 @@ type GuestOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// SiloParent says what Parent means in a container.
+	SiloParent SiloParent
 	// Clock is the time; nil is the system's.
 	Clock live.Clock
 }
 
 // A GuestStack is the Hyper-V sockets of one guest.
 type GuestStack struct {
-	opts      GuestOptions
-	bus       *live.Guest // set once by Attach
-	listeners *registry
-	rnd       *random
-	local     *loopback
+	opts       GuestOptions
+	bus        *live.Guest // set once by Attach
+	root       site        // the guest's own sockets, outside any container
+	containers containers
+	rnd        *random
+	local      *loopback
 
 	mu      sync.Mutex
 	closed  bool
@@ -63,13 +65,13 @@ func NewGuestStack(opts GuestOptions) *GuestStack {
 	}
 	rnd := newRandom(opts.Seed)
 	return &GuestStack{
-		opts:      opts,
-		listeners: newRegistry(portAllocator{rnd}, opts.Clock),
-		rnd:       rnd,
-		local:     newLoopback(opts.RingPages, opts.Clock),
-		dials:     map[guestDial]*guestSocket{},
-		ports:     map[uuid.UUID]struct{}{},
-		sockets:   map[*guestSocket]struct{}{},
+		opts:    opts,
+		root:    site{inVM, opts.VMID, newListenerTable(portAllocator{rnd}, opts.Clock)},
+		rnd:     rnd,
+		local:   newLoopback(opts.RingPages, opts.Clock, rnd),
+		dials:   map[guestDial]*guestSocket{},
+		ports:   map[uuid.UUID]struct{}{},
+		sockets: map[*guestSocket]struct{}{},
 	}
 }
 
@@ -81,9 +83,10 @@ func (s *GuestStack) Attach(bus *live.Guest) { s.bus = bus }
 // the channel is gone. It is the live.Driver of its channel.
 type guestSocket struct {
 	stack         *GuestStack
+	site          *site
 	local, remote Addr
 	endpoint      uuid.UUID // set for dials: the local port in use
-	serial        uint64    // of the dial
+	serial        uint64    // in the order in which they began
 	listener      *Listener // set for accepts
 
 	mu      sync.Mutex
@@ -114,44 +117,6 @@ func (k *guestSocket) moveLocked(on guestEvent) bool {
 	return true
 }
 
-// Listen accepts connections of the host on addr.ServiceID. addr.VMID is
-// Wildcard or Parent; Loopback accepts from this guest alone.
-func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
-	switch addr.VMID {
-	case Wildcard, Parent, Loopback:
-	default:
-		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
-	}
-	return s.listeners.open(addr, s.opts.Backlog)
-}
-
-// Dial connects to a service of the host (VM id Parent) or of this guest
-// (Loopback). ctx covers the whole connect; without a deadline the timeout is
-// 2 s.
-func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
-	switch addr.VMID {
-	case Parent:
-	case Loopback:
-		return s.local.dial(ctx, s.listeners, s.rnd, addr, Loopback, s.opts.VMID, Wildcard)
-	default:
-		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, dialError(Addr{}, addr, contextError(err))
-	}
-	result := make(chan dialResult, 1)
-	k, err := s.newDial(addr, func(r dialResult) { result <- r })
-	if err != nil {
-		return nil, dialError(Addr{}, addr, err)
-	}
-	k.request()
-	conn, err := await(ctx, defaultDialTimeout, result, func() bool { return s.giveUp(k) })
-	if err != nil {
-		return nil, dialError(k.local, addr, err)
-	}
-	return conn, nil
-}
-
 // BeginDial is Dial for callers that cannot wait: done is told the outcome once,
 // on any goroutine. cancel gives up, unless the outcome is decided: success wins.
 func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
@@ -160,7 +125,7 @@ func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn
 		return func() {}
 	}
 	d := &begunDial{remote: addr, done: done}
-	k, err := s.newDial(addr, d.end)
+	k, err := s.newDial(&s.root, addr, d.end)
 	if err != nil {
 		done(nil, dialError(Addr{}, addr, err))
 		return func() {}
@@ -173,7 +138,11 @@ func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn
 
 // request sends the request of a new dial.
 func (k *guestSocket) request() {
-	k.stack.bus.RequestSocket(wire(k.remote.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
+	var silo vmbus.GUID
+	if k.site.place == inVMSilo {
+		silo = wire(k.site.id)
+	}
+	k.stack.bus.RequestSocketFrom(silo, wire(k.remote.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
 }
 
 // busError maps what the bus says about a request to the errno of a system
@@ -181,7 +150,7 @@ func (k *guestSocket) request() {
 func busError(error) error { return syscall.ENODEV }
 
 // newDial registers a dial under a fresh local port.
-func (s *GuestStack) newDial(addr Addr, done func(dialResult)) (*guestSocket, error) {
+func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*guestSocket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.bus == nil {
@@ -192,8 +161,8 @@ func (s *GuestStack) newDial(addr Addr, done func(dialResult)) (*guestSocket, er
 		return nil, err
 	}
 	k := &guestSocket{
-		stack: s, endpoint: ep, state: guestIdle, done: done,
-		local: Addr{s.opts.VMID, ep}, remote: addr,
+		stack: s, site: from, endpoint: ep, state: guestIdle, done: done,
+		local: Addr{from.id, ep}, remote: addr,
 	}
 	k.move(guestDials)
 	s.dialed++
@@ -261,8 +230,8 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	}
 	service, ep := o.Interface.UUID(), o.Instance.UUID()
 	var k *guestSocket
-	if vmbus.DecodeHVSockUserData(o.UserDefined).ForGuestAccept {
-		k = s.acceptOffer(service, ep)
+	if data := vmbus.DecodeHVSockUserData(o.UserDefined); data.ForGuestAccept {
+		k = s.acceptOffer(data, service, ep)
 	} else {
 		k = s.takeOffer(service, ep)
 	}
@@ -287,14 +256,20 @@ func (s *GuestStack) takeOffer(service, ep uuid.UUID) *guestSocket {
 }
 
 // acceptOffer finds a listener with room for a connection of the host.
-func (s *GuestStack) acceptOffer(service, ep uuid.UUID) *guestSocket {
-	l := s.listeners.lookup(service, Parent, Wildcard)
+func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUID) *guestSocket {
+	to := s.offerSite(data)
+	if to == nil {
+		return nil
+	}
+	l := to.listener(service, fromVMHost, uuid.UUID{}, s.opts.SiloParent)
 	if l == nil || !l.reserve() {
 		return nil
 	}
-	k := &guestSocket{stack: s, listener: l, local: Addr{s.opts.VMID, service}, remote: Addr{Parent, ep}}
+	k := &guestSocket{stack: s, site: to, listener: l, local: Addr{to.id, service}, remote: Addr{Parent, ep}}
 	k.move(guestAccepts)
 	s.mu.Lock()
+	s.dialed++
+	k.serial = s.dialed
 	s.sockets[k] = struct{}{}
 	s.mu.Unlock()
 	return k
@@ -411,12 +386,19 @@ func (s *GuestStack) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.listeners.closeAll()
+	s.root.listeners.closeAll()
+	for _, c := range s.containers.all() {
+		_ = c.Close() // closed meanwhile is closed too
+	}
 }
 
 // Usage returns the sockets that are not gone and the listeners.
 func (s *GuestStack) Usage() (sockets, listeners int) {
+	listeners = s.root.listeners.len()
+	for _, c := range s.containers.all() {
+		listeners += c.listeners.len()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.sockets) + s.local.len(), s.listeners.len()
+	return len(s.sockets) + s.local.len(), listeners
 }

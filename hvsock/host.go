@@ -2,7 +2,6 @@ package hvsock
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -30,14 +29,16 @@ type HostOptions struct {
 
 // A HostStack is the Hyper-V sockets of one host, over any number of guests.
 type HostStack struct {
-	opts      HostOptions
-	listeners *registry
-	rnd       *random
-	local     *loopback
+	opts       HostOptions
+	root       site       // the host's own sockets, outside any container
+	containers containers // of the host itself
+	rnd        *random
+	local      *loopback
 
 	mu     sync.Mutex
 	closed bool
 	guests map[uuid.UUID]*HostGuest
+	silos  map[uuid.UUID]*HostGuest // containers of guests
 
 	handlers map[uuid.UUID]*func(*Request) // for requests that no listener serves
 }
@@ -49,12 +50,13 @@ func NewHostStack(opts HostOptions) *HostStack {
 	}
 	rnd := newRandom(opts.Seed)
 	return &HostStack{
-		opts:      opts,
-		listeners: newRegistry(portAllocator{rnd}, opts.Clock),
-		rnd:       rnd,
-		local:     newLoopback(channel.DefaultRingPages, opts.Clock),
-		guests:    map[uuid.UUID]*HostGuest{},
-		handlers:  map[uuid.UUID]*func(*Request){},
+		opts:     opts,
+		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd}, opts.Clock)},
+		rnd:      rnd,
+		local:    newLoopback(channel.DefaultRingPages, opts.Clock, rnd),
+		guests:   map[uuid.UUID]*HostGuest{},
+		silos:    map[uuid.UUID]*HostGuest{},
+		handlers: map[uuid.UUID]*func(*Request){},
 	}
 }
 
@@ -79,7 +81,7 @@ func (s *HostStack) AddGuest(vmid uuid.UUID) (*HostGuest, error) {
 	if s.closed {
 		return nil, syscall.ENODEV
 	}
-	if s.guests[vmid] != nil {
+	if s.guests[vmid] != nil || s.silos[vmid] != nil || s.containers.find(vmid) != nil {
 		return nil, syscall.EADDRINUSE
 	}
 	g := &HostGuest{stack: s, vmid: vmid, sockets: map[*hostSocket]struct{}{}}
@@ -96,6 +98,7 @@ func (g *HostGuest) Remove() {
 	g.stack.mu.Lock()
 	defer g.stack.mu.Unlock()
 	delete(g.stack.guests, g.vmid)
+	maps.DeleteFunc(g.stack.silos, func(_ uuid.UUID, of *HostGuest) bool { return of == g })
 }
 
 // Connected is the live.Host's Connected callback.
@@ -121,6 +124,7 @@ func (g *HostGuest) Gone() {
 // has released it. It is the live.Device of its channel.
 type hostSocket struct {
 	guest         *HostGuest
+	silo          uuid.UUID // a dial's: the container in the guest, or zero
 	local, remote Addr
 	version       vmbus.Version // of a dial's offer
 	serial        uint64        // among the guest's sockets
@@ -145,76 +149,35 @@ func (k *hostSocket) moveLocked(on hostEvent) bool {
 	return true
 }
 
-// Listen accepts connections of guests on addr.ServiceID. addr.VMID is
-// Wildcard, Children, Loopback, or one guest's id.
-func (s *HostStack) Listen(addr Addr) (*Listener, error) {
-	switch addr.VMID {
-	case Parent, Broadcast, SiloHost: // a physical host has neither parent nor silo host
-		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
-	}
-	return s.listeners.open(addr, s.opts.Backlog)
-}
-
-// Dial connects to a service of a guest, or of the host itself (Loopback). ctx
-// covers the whole connect; without a deadline the timeout is 2 s, since a
-// guest has no way to refuse.
-func (s *HostStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
-	switch addr.VMID {
-	case Loopback:
-		return s.local.dial(ctx, s.listeners, s.rnd, addr, Loopback, Wildcard)
-	case Parent, Wildcard, Broadcast, Children, SiloHost:
-		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
-	}
-	s.mu.Lock()
-	g := s.guests[addr.VMID]
-	s.mu.Unlock()
-	if g == nil {
-		return nil, dialError(Addr{}, addr, syscall.EHOSTUNREACH)
-	}
-	return g.dial(ctx, addr)
-}
-
-func (g *HostGuest) dial(ctx context.Context, addr Addr) (*Conn, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, dialError(Addr{}, addr, contextError(err))
-	}
-	result := make(chan dialResult, 1)
-	k, err := g.newDial(addr, func(r dialResult) { result <- r })
-	if err != nil {
-		return nil, dialError(Addr{}, addr, err)
-	}
-	k.offer()
-	conn, err := await(ctx, defaultDialTimeout, result, k.giveUp)
-	if err != nil {
-		return nil, dialError(k.local, addr, err)
-	}
-	return conn, nil
-}
-
 // newDial registers a dial of addr under a fresh endpoint id. A guest that is not
-// connected, or too old for Hyper-V sockets, is ENODEV.
-func (g *HostGuest) newDial(addr Addr, done func(dialResult)) (*hostSocket, error) {
+// connected, or too old for Hyper-V sockets, is ENODEV; one too old to be told of
+// the container silo is EHOSTUNREACH.
+func (g *HostGuest) newDial(addr Addr, silo uuid.UUID, done func(dialResult)) (*hostSocket, error) {
 	g.mu.Lock()
 	version := g.version
 	g.mu.Unlock()
 	if version < vmbus.Win10 {
 		return nil, syscall.ENODEV
 	}
-	k := &hostSocket{guest: g, local: Addr{Parent, g.stack.rnd.uuid()}, remote: addr, version: version, done: done}
+	if silo != (uuid.UUID{}) && version < vmbus.Win10RS5 {
+		return nil, syscall.EHOSTUNREACH
+	}
+	k := &hostSocket{guest: g, silo: silo, local: Addr{Parent, g.stack.rnd.uuid()}, remote: addr, version: version, done: done}
 	g.add(k, 0)
 	return k, nil
 }
 
 // offer makes the offer of a new dial.
 func (k *hostSocket) offer() {
-	k.offered.Publish(endpoint.SocketOffer(wire(k.remote.ServiceID), wire(k.local.ServiceID), true, k.version))
+	offer := endpoint.SocketOffer(wire(k.remote.ServiceID), wire(k.local.ServiceID), true, k.version)
+	k.offered.Publish(endpoint.SiloOffer(offer, wire(k.silo)))
 }
 
 // BeginDial is Dial for callers that cannot wait: done is told the outcome once,
 // on any goroutine. cancel gives up, unless the outcome is decided: success wins.
 func (g *HostGuest) BeginDial(service uuid.UUID, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
 	d := &begunDial{remote: Addr{g.vmid, service}, done: done}
-	k, err := g.newDial(d.remote, d.end)
+	k, err := g.newDial(d.remote, uuid.UUID{}, d.end)
 	if err != nil {
 		done(nil, dialError(Addr{}, d.remote, err))
 		return func() {}
@@ -250,8 +213,8 @@ func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 // service whose backlog is full is refused; one that nobody listens on is the
 // handler's business (HandleRequests).
 func (g *HostGuest) Requested(r endpoint.SocketRequested) {
-	service := r.Service.UUID()
-	l := g.stack.listeners.lookup(service, g.vmid, Children, Wildcard)
+	service, from := r.Service.UUID(), g.connector(r.Silo)
+	l := g.stack.root.listener(service, fromChild, from, ParentIsVMHost)
 	if l == nil {
 		g.unclaimed(r)
 		return
@@ -262,7 +225,7 @@ func (g *HostGuest) Requested(r endpoint.SocketRequested) {
 	}
 	k := &hostSocket{
 		guest: g, listener: l,
-		local: Addr{Parent, service}, remote: Addr{g.vmid, r.Endpoint.UUID()},
+		local: Addr{Parent, service}, remote: Addr{from, r.Endpoint.UUID()},
 	}
 	g.add(k, openTimeout)
 	k.offered.AcceptSocket(r)
@@ -382,11 +345,18 @@ func (s *HostStack) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.listeners.closeAll()
+	s.root.listeners.closeAll()
+	for _, c := range s.containers.all() {
+		_ = c.Close() // closed meanwhile is closed too
+	}
 }
 
 // Usage returns the sockets that are not gone and the listeners.
 func (s *HostStack) Usage() (sockets, listeners int) {
+	listeners = s.root.listeners.len()
+	for _, c := range s.containers.all() {
+		listeners += c.listeners.len()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range s.guests {
@@ -394,5 +364,5 @@ func (s *HostStack) Usage() (sockets, listeners int) {
 		sockets += len(g.sockets)
 		g.mu.Unlock()
 	}
-	return sockets + s.local.len(), s.listeners.len()
+	return sockets + s.local.len(), listeners
 }

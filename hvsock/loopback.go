@@ -2,6 +2,8 @@ package hvsock
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -12,38 +14,56 @@ import (
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
 
-// A loopback joins two sockets of one partition by a ring pair of its own. No
-// VMBus message is exchanged: on real systems a loopback connection is another
-// transport too (hvsock.md 4).
+// A loopback joins two sockets of one machine, a host or a guest with its
+// containers, by a ring pair of its own. No VMBus message is exchanged: on real
+// systems a loopback connection is another transport too (hvsock.md 4).
 type loopback struct {
 	mem       *guestmem.Heap
 	ringPages int
 	clock     live.Clock
-	open      atomic.Int64
+	rnd       *random
+
+	mu    sync.Mutex
+	pairs []*loopPair // in the order in which they began
 }
 
-func newLoopback(ringPages int, clock live.Clock) *loopback {
-	return &loopback{mem: guestmem.NewHeap(guestmem.HeapOptions{}), ringPages: ringPages, clock: clock}
+func newLoopback(ringPages int, clock live.Clock, rnd *random) *loopback {
+	return &loopback{
+		mem: guestmem.NewHeap(guestmem.HeapOptions{}), ringPages: ringPages, clock: clock, rnd: rnd,
+	}
 }
 
-func (l *loopback) len() int { return int(l.open.Load()) }
+func (l *loopback) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pairs)
+}
 
-// dial connects to the listener for addr's service bound to the first of vmids.
-func (l *loopback) dial(ctx context.Context, listeners *registry, rnd *random, addr Addr, vmids ...uuid.UUID) (*Conn, error) {
+// A hop is a connection within one machine: who dials what, and how each end
+// calls itself and the other.
+type hop struct {
+	from, to *site
+	listener *Listener // nil if nobody listens
+	dialed   Addr      // what the dialer dials
+	self     uuid.UUID // the dialer's VM id, as both ends call it
+	accepted uuid.UUID // the acceptor's VM id, as it calls itself
+}
+
+// dial connects the ends of h.
+func (l *loopback) dial(ctx context.Context, h hop) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, dialError(Addr{}, addr, contextError(err))
+		return nil, dialError(Addr{}, h.dialed, contextError(err))
 	}
-	local := Addr{Loopback, ServiceIDFromPort(rnd.port())}
-	to := listeners.lookup(addr.ServiceID, vmids...)
-	if to == nil || !to.reserve() {
-		return nil, dialError(local, addr, syscall.ECONNREFUSED)
+	local := Addr{h.self, ServiceIDFromPort(l.rnd.port())}
+	if h.listener == nil || !h.listener.reserve() {
+		return nil, dialError(local, h.dialed, syscall.ECONNREFUSED)
 	}
-	near, far, err := l.pair(local, addr)
+	near, far, err := l.pair(h, local)
 	if err != nil {
-		to.cancel()
-		return nil, dialError(local, addr, syscall.ENOMEM)
+		h.listener.cancel()
+		return nil, dialError(local, h.dialed, syscall.ENOMEM)
 	}
-	if !to.push(far) {
+	if !h.listener.push(far) {
 		_ = far.Close()
 	}
 	return near, nil
@@ -53,18 +73,36 @@ func (l *loopback) dial(ctx context.Context, listeners *registry, rnd *random, a
 // two to close frees the pages.
 type loopPair struct {
 	loop  *loopback
+	sites [2]*site // of the ends
 	block *guestmem.Block
 	conns [2]*Conn
 	ended atomic.Int32
 }
 
+// closeSite closes every connection that has an end in s.
+func (l *loopback) closeSite(s *site) {
+	var ends []*Conn
+	l.mu.Lock()
+	for _, p := range l.pairs {
+		for i := range p.sites {
+			if p.sites[i] == s {
+				ends = append(ends, p.conns[i])
+			}
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range ends {
+		_ = c.Close() // closed meanwhile is closed too
+	}
+}
+
 // pair returns the two ends of a new connection.
-func (l *loopback) pair(local, remote Addr) (near, far *Conn, err error) {
+func (l *loopback) pair(h hop, local Addr) (near, far *Conn, err error) {
 	block, err := l.mem.Alloc(2 * l.ringPages)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &loopPair{loop: l, block: block}
+	p := &loopPair{loop: l, block: block, sites: [2]*site{h.from, h.to}}
 	there, back := block.Pages[:l.ringPages], block.Pages[l.ringPages:]
 	for _, ring := range [][]*guestmem.Page{there, back} {
 		if err := ringbuffer.Init(ring); err != nil {
@@ -74,7 +112,7 @@ func (l *loopback) pair(local, remote Addr) (near, far *Conn, err error) {
 	for i, ends := range []struct {
 		out, in       []*guestmem.Page
 		local, remote Addr
-	}{{there, back, local, remote}, {back, there, Addr{Loopback, remote.ServiceID}, local}} {
+	}{{there, back, local, h.dialed}, {back, there, Addr{h.accepted, h.dialed.ServiceID}, local}} {
 		w, err := ringbuffer.NewWriter(ends.out)
 		if err != nil {
 			return nil, nil, err
@@ -90,7 +128,9 @@ func (l *loopback) pair(local, remote Addr) (near, far *Conn, err error) {
 			events: func(e connEvent) { p.event(i, e) }, clock: l.clock,
 		})
 	}
-	l.open.Add(1)
+	l.mu.Lock()
+	l.pairs = append(l.pairs, p)
+	l.mu.Unlock()
 	return p.conns[0], p.conns[1], nil
 }
 
@@ -108,6 +148,8 @@ func (p *loopPair) event(i int, e connEvent) {
 			c.detach(detachReset)
 		}
 		p.loop.mem.Free(p.block)
-		p.loop.open.Add(-1)
+		p.loop.mu.Lock()
+		p.loop.pairs = slices.DeleteFunc(p.loop.pairs, func(o *loopPair) bool { return o == p })
+		p.loop.mu.Unlock()
 	}
 }

@@ -22,7 +22,8 @@ type Request struct {
 // LocalAddr is what the guest dialled: Parent and a service of the host.
 func (r *Request) LocalAddr() Addr { return r.local }
 
-// RemoteAddr is the guest's VM id and the id of its endpoint.
+// RemoteAddr is the VM id of the guest, or of its container, and the id of the
+// endpoint.
 func (r *Request) RemoteAddr() Addr { return r.remote }
 
 // Refuse tells the guest that nobody serves this. It does nothing if the
@@ -107,7 +108,7 @@ func (g *HostGuest) unclaimed(r endpoint.SocketRequested) {
 		return
 	}
 	fn(&Request{
-		local: Addr{Parent, r.Service.UUID()}, remote: Addr{g.vmid, r.Endpoint.UUID()},
+		local: Addr{Parent, r.Service.UUID()}, remote: Addr{g.connector(r.Silo), r.Endpoint.UUID()},
 		guest: g, asked: r,
 	})
 }

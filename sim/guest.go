@@ -40,6 +40,8 @@ type GuestOptions struct {
 	MemoryPages int
 	// Backlog is the number of connections a listener queues; 0 means 128.
 	Backlog int
+	// SiloParent says what hvsock.Parent means in the guest's containers.
+	SiloParent hvsock.SiloParent
 	// Seed makes page numbers, ports and ids repeatable; 0 means random.
 	Seed uint64
 }
@@ -113,6 +115,7 @@ func (g *Guest) start(opts GuestOptions) error {
 	g.attachment = attachment
 	g.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
 		VMID: g.id, RingPages: opts.RingPages, Backlog: opts.Backlog, Seed: opts.Seed,
+		SiloParent: opts.SiloParent,
 	})
 	core := endpoint.GuestOptions{Features: opts.Features}
 	if opts.Version != 0 {
@@ -147,14 +150,15 @@ func (g *Guest) Name() string { return g.name }
 // Version returns the negotiated VMBus version.
 func (g *Guest) Version() vmbus.Version { return g.bus.Negotiated().Version }
 
-// Listen accepts connections of the host on addr.ServiceID. The VM id is
-// hvsock.Wildcard, hvsock.Parent or hvsock.Loopback; a nil service id picks a
-// free port. Errors are *net.OpError around EADDRINUSE, EADDRNOTAVAIL or
-// ENODEV.
+// Listen accepts connections on addr.ServiceID. The VM id is hvsock.Wildcard;
+// hvsock.Parent for the host's alone; hvsock.Loopback or the guest's own id for
+// its own; hvsock.Children or a container's id for its containers'. A nil service
+// id picks a free port. Errors are *net.OpError around EADDRINUSE, EADDRNOTAVAIL
+// or ENODEV.
 func (g *Guest) Listen(addr hvsock.Addr) (*hvsock.Listener, error) { return g.sockets.Listen(addr) }
 
-// Dial connects to a service of the host (hvsock.Parent) or of this guest
-// (hvsock.Loopback). ctx covers the whole connect; without a deadline the
+// Dial connects to a service of the host (hvsock.Parent), of this guest
+// (hvsock.Loopback) or of one of its containers. ctx covers the whole connect; without a deadline the
 // timeout is 2 s. Errors are *net.OpError around ECONNREFUSED, ETIMEDOUT,
 // ENETUNREACH, ENODEV, ENOMEM, the context's error or os.ErrDeadlineExceeded.
 func (g *Guest) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error) {
@@ -163,7 +167,7 @@ func (g *Guest) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error
 
 // DialContext is Dial for http.Transport and gRPC: see Host.DialContext.
 func (g *Guest) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return hvsock.DialText(ctx, g.Dial, network, address)
+	return g.sockets.DialContext(ctx, network, address)
 }
 
 // Usage returns what the guest holds. Pages does not count the three pages of

@@ -92,13 +92,13 @@ func (a *Attachment) Close() {
 }
 
 // Listen accepts connections of guests on addr.ServiceID. The VM id is
-// hvsock.Wildcard, hvsock.Children, hvsock.Loopback or one guest's id; a nil
-// service id picks a free port. Errors are *net.OpError around EADDRINUSE,
+// hvsock.Wildcard, hvsock.Children, hvsock.Loopback or the id of one guest or
+// container; a nil service id picks a free port. Errors are *net.OpError around EADDRINUSE,
 // EADDRNOTAVAIL or ENODEV.
 func (h *Host) Listen(addr hvsock.Addr) (*hvsock.Listener, error) { return h.sockets.Listen(addr) }
 
-// Dial connects to a service of the guest addr.VMID, or of the host itself with
-// hvsock.Loopback. ctx covers the whole connect; without a deadline the timeout
+// Dial connects to a service of the guest or container addr.VMID, or of the host
+// itself with hvsock.Loopback. ctx covers the whole connect; without a deadline the timeout
 // is 2 s. Errors are *net.OpError around ETIMEDOUT (a guest cannot refuse),
 // EHOSTUNREACH, ENETUNREACH, ENODEV, ECONNREFUSED (loopback), the context's
 // error or os.ErrDeadlineExceeded.
@@ -113,9 +113,9 @@ func (h *Host) HandleRequests(vmid uuid.UUID, fn func(*hvsock.Request)) (stop fu
 }
 
 // DialContext is Dial for http.Transport and gRPC: address is in any form
-// hvsock.ParseAddr takes, network is ignored unless it asks for datagrams.
+// hvsock.ParseAddr takes, network is any name of streams: see hvsock.DialText.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return hvsock.DialText(ctx, h.Dial, network, address)
+	return h.sockets.DialContext(ctx, network, address)
 }
 
 // Usage counts what a host or guest holds. It is all zero when nothing is left.

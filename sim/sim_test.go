@@ -183,7 +183,7 @@ func TestErrors(t *testing.T) {
 	require.Equal(t, "listen", op.Op)
 	_, err = host.Listen(port(hvsock.Parent, 1))
 	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
-	_, err = guest.Listen(port(hvsock.Children, 1))
+	_, err = guest.Listen(port(hvsock.Broadcast, 1))
 	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
 	require.NoError(t, l.Close())
 	require.ErrorIs(t, l.Close(), net.ErrClosed)

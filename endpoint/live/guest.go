@@ -354,8 +354,14 @@ func (g *Guest) finishModify(id vmbus.ChannelID, err error) {
 // RequestSocket dials a host service; SocketRefused or an offer follows. The
 // error is reported through failed, on the loop.
 func (g *Guest) RequestSocket(service, ep vmbus.GUID, failed func(error)) {
+	g.RequestSocketFrom(vmbus.GUID{}, service, ep, failed)
+}
+
+// RequestSocketFrom is RequestSocket for a container (silo) of the guest; the
+// zero silo is none.
+func (g *Guest) RequestSocketFrom(silo, service, ep vmbus.GUID, failed func(error)) {
 	ok := g.loop.do(func() {
-		if err := g.core.RequestSocket(service, ep); err != nil {
+		if err := g.core.RequestSocketFrom(silo, service, ep); err != nil {
 			failed(err)
 		}
 	})

@@ -9,11 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func testRegistry() *registry { return newRegistry(portAllocator{newRandom(1)}, live.SystemClock()) }
+func testListeners() *listenerTable {
+	return newListenerTable(portAllocator{newRandom(1)}, live.SystemClock())
+}
 
 // hvsock.md 4: one listener per (VM id, service), a specific bind wins.
-func TestRegistryLookup(t *testing.T) {
-	r := testRegistry()
+func TestListenersLookup(t *testing.T) {
+	r := testListeners()
 	vm, service := uuid.New(), ServiceIDFromPort(5000)
 	wild, err := r.listen(Addr{Wildcard, service}, 0)
 	require.NoError(t, err)
@@ -34,8 +36,8 @@ func TestRegistryLookup(t *testing.T) {
 
 // hvsock.md 2.6: a bind without a port gets one above 1023 and below
 // 0x80000000.
-func TestRegistryAutomaticPort(t *testing.T) {
-	r := testRegistry()
+func TestListenersAutomaticPort(t *testing.T) {
+	r := testListeners()
 	for _, ask := range []uuid.UUID{uuid.Nil, ServiceIDFromPort(0)} {
 		l, err := r.listen(Addr{Wildcard, ask}, 0)
 		require.NoError(t, err)
@@ -50,7 +52,7 @@ func TestRegistryAutomaticPort(t *testing.T) {
 
 // faults.md 5: listeners per side.
 func TestListenerLimit(t *testing.T) {
-	r := testRegistry()
+	r := testListeners()
 	for i := range uint32(maxListeners) {
 		_, err := r.listen(Addr{Wildcard, ServiceIDFromPort(i + 1)}, 0)
 		require.NoError(t, err)

@@ -11,8 +11,8 @@ import (
 // maxListeners bounds the listeners of one side (faults.md 5).
 const maxListeners = 1024
 
-// A registry holds the listeners of one partition: one per (VM id, service).
-type registry struct {
+// A listenerTable holds the listeners of one partition: one per (VM id, service).
+type listenerTable struct {
 	mu     sync.Mutex
 	closed bool
 	byKey  map[Addr]*Listener
@@ -20,12 +20,12 @@ type registry struct {
 	clock  live.Clock
 }
 
-func newRegistry(names portAllocator, clock live.Clock) *registry {
-	return &registry{byKey: map[Addr]*Listener{}, names: names, clock: clock}
+func newListenerTable(names portAllocator, clock live.Clock) *listenerTable {
+	return &listenerTable{byKey: map[Addr]*Listener{}, names: names, clock: clock}
 }
 
 // open is listen with the errors of net.
-func (r *registry) open(addr Addr, backlog int) (*Listener, error) {
+func (r *listenerTable) open(addr Addr, backlog int) (*Listener, error) {
 	l, err := r.listen(addr, backlog)
 	if err != nil {
 		return nil, listenError(addr, err)
@@ -35,7 +35,7 @@ func (r *registry) open(addr Addr, backlog int) (*Listener, error) {
 
 // listen binds a listener to addr. A nil service, or port 0, picks a free port.
 // Errors are bare errnos.
-func (r *registry) listen(addr Addr, backlog int) (*Listener, error) {
+func (r *listenerTable) listen(addr Addr, backlog int) (*Listener, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -58,7 +58,7 @@ func (r *registry) listen(addr Addr, backlog int) (*Listener, error) {
 	return l, nil
 }
 
-func (r *registry) remove(addr Addr) {
+func (r *listenerTable) remove(addr Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byKey, addr)
@@ -66,7 +66,7 @@ func (r *registry) remove(addr Addr) {
 
 // lookup returns the listener for service that is bound to the first of vmids
 // that has one: a specific bind wins over a wildcard (hvsock.md 4).
-func (r *registry) lookup(service uuid.UUID, vmids ...uuid.UUID) *Listener {
+func (r *listenerTable) lookup(service uuid.UUID, vmids ...uuid.UUID) *Listener {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range vmids {
@@ -78,7 +78,7 @@ func (r *registry) lookup(service uuid.UUID, vmids ...uuid.UUID) *Listener {
 }
 
 // closeAll closes every listener, and there will be no new one.
-func (r *registry) closeAll() {
+func (r *listenerTable) closeAll() {
 	r.mu.Lock()
 	r.closed = true
 	var list []*Listener
@@ -92,7 +92,7 @@ func (r *registry) closeAll() {
 }
 
 // len returns the number of listeners.
-func (r *registry) len() int {
+func (r *listenerTable) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.byKey)

@@ -1,0 +1,157 @@
+package hvsock
+
+import (
+	"context"
+	"net"
+	"syscall"
+
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// This file is whom a host and its containers reach: hvsock.md 4.
+
+// Listen accepts connections on addr.ServiceID. addr.VMID is Wildcard; Children,
+// for connections of guests and containers; the id of one of them; or Loopback,
+// for those of the host itself.
+func (s *HostStack) Listen(addr Addr) (*Listener, error) {
+	if named(addr.VMID) && !s.root.mayBind(addr.VMID) { // a physical host has neither parent nor silo host
+		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
+	}
+	return s.root.listeners.open(addr, s.opts.Backlog)
+}
+
+// Dial connects to a service of a guest, of a container, or of the host itself
+// (Loopback). ctx covers the whole connect; without a deadline the timeout is
+// 2 s, since a guest has no way to refuse.
+func (s *HostStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
+	return s.dialFrom(ctx, &s.root, addr, dialOptions{})
+}
+
+// DialContext is Dial for http.Transport and gRPC: see DialText.
+func (s *HostStack) DialContext(ctx context.Context, stream, address string) (net.Conn, error) {
+	return s.dialProfile().dialText(ctx, s.Dial, stream, address)
+}
+
+// dialProfile: the host is a Windows host, and does what is best.
+func (s *HostStack) dialProfile() Profile { return Profile{} }
+
+func (s *HostStack) dialFrom(ctx context.Context, from *site, addr Addr, _ dialOptions) (*Conn, error) {
+	var child *Container
+	if from == &s.root {
+		child = s.containers.find(addr.VMID)
+	}
+	switch from.route(addr.VMID, child != nil, ParentIsVMHost) {
+	case toSelf:
+		return s.local.dial(ctx, hop{
+			from: from, to: from, dialed: addr, self: Loopback, accepted: Loopback,
+			listener: from.listener(addr.ServiceID, fromSelf, from.id, ParentIsVMHost),
+		})
+	case toSiloHost:
+		return s.local.dial(ctx, hop{
+			from: from, to: &s.root, dialed: addr, self: from.id, accepted: addr.VMID,
+			listener: s.root.listener(addr.ServiceID, fromChild, from.id, ParentIsVMHost),
+		})
+	case toChild:
+		return s.local.dial(ctx, hop{
+			from: from, to: &child.site, dialed: addr, self: SiloHost, accepted: addr.VMID,
+			listener: child.listener(addr.ServiceID, fromSiloHost, uuid.UUID{}, ParentIsVMHost),
+		})
+	}
+	if named(addr.VMID) || from != &s.root {
+		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
+	}
+	return s.dialGuest(ctx, addr)
+}
+
+// dialGuest dials a guest, or a container of one, over VMBus.
+func (s *HostStack) dialGuest(ctx context.Context, addr Addr) (*Conn, error) {
+	s.mu.Lock()
+	g, silo := s.guests[addr.VMID], uuid.UUID{}
+	if g == nil {
+		g, silo = s.silos[addr.VMID], addr.VMID
+	}
+	s.mu.Unlock()
+	if g == nil {
+		return nil, dialError(Addr{}, addr, syscall.EHOSTUNREACH)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, dialError(Addr{}, addr, contextError(err))
+	}
+	result := make(chan dialResult, 1)
+	k, err := g.newDial(addr, silo, func(r dialResult) { result <- r })
+	if err != nil {
+		return nil, dialError(Addr{}, addr, err)
+	}
+	k.offer()
+	conn, err := await(ctx, defaultDialTimeout, result, k.giveUp)
+	if err != nil {
+		return nil, dialError(k.local, addr, err)
+	}
+	return conn, nil
+}
+
+// NewContainer adds a container to the host itself. An id in use is EADDRINUSE,
+// one of the well-known ids EINVAL.
+func (s *HostStack) NewContainer(id uuid.UUID) (*Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, syscall.ENODEV
+	case s.guests[id] != nil || s.silos[id] != nil:
+		return nil, syscall.EADDRINUSE
+	}
+	c := &Container{stack: s, backlog: s.opts.Backlog,
+		site: site{inHostSilo, id, newListenerTable(portAllocator{s.rnd}, s.opts.Clock)}}
+	if err := s.containers.add(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s *HostStack) removeContainer(c *Container) {
+	s.containers.remove(c.id)
+	c.listeners.closeAll()
+	s.local.closeSite(&c.site)
+}
+
+// AddContainer tells the host of a container in the guest, which it then reaches
+// under id, and which may ask for connections in its own name. An id in use is
+// EADDRINUSE, one of the well-known ids EINVAL.
+func (g *HostGuest) AddContainer(id uuid.UUID) error {
+	s := g.stack
+	if named(id) {
+		return syscall.EINVAL
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.guests[id] != nil || s.silos[id] != nil || s.containers.find(id) != nil {
+		return syscall.EADDRINUSE
+	}
+	s.silos[id] = g
+	return nil
+}
+
+// RemoveContainer undoes AddContainer.
+func (g *HostGuest) RemoveContainer(id uuid.UUID) {
+	g.stack.mu.Lock()
+	defer g.stack.mu.Unlock()
+	if g.stack.silos[id] == g {
+		delete(g.stack.silos, id)
+	}
+}
+
+// connector is the id under which the host knows who asks: a container it was
+// told of, or else the guest. A silo id is the guest's word only, and must not
+// make it another guest; a host that knows no silos ignores it altogether, as
+// OpenVMM does.
+func (g *HostGuest) connector(silo vmbus.GUID) uuid.UUID {
+	id := silo.UUID()
+	g.stack.mu.Lock()
+	defer g.stack.mu.Unlock()
+	if g.stack.silos[id] == g {
+		return id
+	}
+	return g.vmid
+}
