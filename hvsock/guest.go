@@ -45,7 +45,7 @@ type GuestStack struct {
 
 	mu      sync.Mutex
 	closed  bool
-	dialed  uint64                     // dials so far
+	dialed  uint64                     // sockets so far
 	dials   map[guestDial]*guestSocket // Requested
 	ports   map[uuid.UUID]struct{}     // local endpoint ids in use by dials
 	sockets map[*guestSocket]struct{}  // every socket that is not gone
