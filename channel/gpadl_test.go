@@ -101,7 +101,7 @@ func TestAssemblyRoundTrip(t *testing.T) {
 func TestRangePages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Range{ByteCount: rapid.Uint32().Draw(t, "count"), ByteOffset: rapid.Uint32().Draw(t, "offset")}
-		got, err := r.pages()
+		got, err := r.Pages()
 		sum := new(big.Int).Add(big.NewInt(int64(r.ByteCount)), big.NewInt(int64(r.ByteOffset)))
 		sum.Add(sum, big.NewInt(4095))
 		legal := r.ByteCount != 0 && r.ByteOffset <= 0xFFF && sum.BitLen() <= 32

@@ -44,7 +44,7 @@ func ParseRanges(words []uint64, count int) ([]Range, error) {
 			return nil, &RangeError{i, at, fmt.Sprintf("the buffer ends, %d ranges were promised", count)}
 		}
 		r := Range{ByteCount: uint32(words[at]), ByteOffset: uint32(words[at] >> 32)}
-		pages, err := r.pages()
+		pages, err := r.Pages()
 		if err != nil {
 			return nil, &RangeError{i, at, err.Error()}
 		}
@@ -58,8 +58,9 @@ func ParseRanges(words []uint64, count int) ([]Range, error) {
 	return ranges, nil
 }
 
-// pages returns how many pages the range touches.
-func (r Range) pages() (int, error) {
+// Pages returns how many pages the range touches, as many as it must have PFNs.
+// A range no host accepts is an error that says why.
+func (r Range) Pages() (int, error) {
 	sum := uint64(r.ByteCount) + uint64(r.ByteOffset) + pageBytes - 1
 	switch {
 	case r.ByteCount == 0:

@@ -47,6 +47,37 @@ var (
 	InstanceCOM4     = mustGUID("8688a06f-9b53-48ce-b408-7581626228c5")
 )
 
+// InstanceName is the name of a well-known instance, "" for any other GUID.
+func InstanceName(g GUID) string {
+	switch g {
+	case InstanceKVP:
+		return "KVP"
+	case InstanceShutdown:
+		return "shutdown"
+	case InstanceTimeSync:
+		return "time sync"
+	case InstanceKeyboard:
+		return "keyboard"
+	case InstanceMouse:
+		return "mouse"
+	case InstanceVideo:
+		return "video"
+	case InstanceIMC:
+		return "initial machine configuration"
+	case InstanceGET:
+		return "guest emulation transport"
+	case InstanceCOM1:
+		return "serial, COM1"
+	case InstanceCOM2:
+		return "serial, COM2"
+	case InstanceCOM3:
+		return "serial, COM3"
+	case InstanceCOM4:
+		return "serial, COM4"
+	}
+	return ""
+}
+
 // ClientIDOpenHCL is the InitiateContact2.ClientID of OpenHCL, a paravisor.
 var ClientIDOpenHCL = mustGUID("ceb1cd55-6a3b-41c5-9473-4dd30624c3d8")
 

@@ -40,9 +40,9 @@ const PipeGPADirect uint32 = 1
 // PipeUserData is the user data of an offer with OfferNamedPipe.
 // Source: vmbus-control.md 3.1.2; OpenVMM protocol.rs.
 type PipeUserData struct {
-	PipeType uint32
-	Provider [112]byte // the device's own
-	Flags    uint32    // PipeGPADirect; older headers count it to Provider
+	PipeType uint32    `wire:"pipe_type"`
+	Provider [112]byte `wire:"provider"`   // the device's own
+	Flags    uint32    `wire:"pipe_flags"` // PipeGPADirect; older headers count it to Provider
 }
 
 // Encode returns the 120 bytes.
@@ -62,11 +62,11 @@ const (
 // Source: vmbus-control.md 3.1.2; OpenVMM protocol.rs; Linux looks at
 // ForGuestAccept only.
 type HVSockUserData struct {
-	PipeType          uint32 // PipeTypeByte
-	ForGuestAccept    bool   // true: the host dials a guest listener; false: answer to a TLConnectRequest
-	ForGuestContainer bool
-	ParametersVersion uint32 // HVSockRS5
-	Silo              GUID   // zero = none
+	PipeType          uint32 `wire:"pipe_type"`           // PipeTypeByte
+	ForGuestAccept    bool   `wire:"is_for_guest_accept"` // true: the host dials a guest listener; false: answer to a TLConnectRequest
+	ForGuestContainer bool   `wire:"is_for_guest_container"`
+	ParametersVersion uint32 `wire:"parameters_version"` // HVSockRS5
+	Silo              GUID   `wire:"silo_id"`            // zero = none
 }
 
 // Encode returns the 120 bytes, zero behind the silo.

@@ -213,8 +213,15 @@ func TestFields(t *testing.T) {
 	require.Equal(t, "channel_id=2 open_id=0 ring_buffer_gpadl=0xe1e10 target_vp=4294967295 downstream_page_offset=0 user_data=0"+
 		" connection_id=0 event_flag=7 open_flags=0", strings.Join(text, " "), "the shorter form's fields come first")
 
-	require.Equal(t, []vmbus.Field{{Name: "channel_id", Value: vmbus.ChannelID(2)}, {Name: "status", Value: vmbus.StatusFailure}},
+	require.Equal(t, []vmbus.Field{{"channel_id", vmbus.ChannelID(2), 8, 4}, {"status", vmbus.StatusFailure, 12, 4}},
 		vmbus.Fields(&vmbus.ModifyChannelResponse{Channel: 2, Status: vmbus.StatusFailure}), "values keep their type")
+	var last vmbus.Field
+	for _, f := range vmbus.Fields(&vmbus.VersionResponse3{}) {
+		last = f
+	}
+	require.Equal(t, vmbus.Field{"child_to_parent_monitor_page", uint64(0), 32, 8}, last, "padding counts: vmbus-control.md 3.11")
+	silo := vmbus.FieldsOf(&vmbus.HVSockUserData{}, 60)[4]
+	require.Equal(t, vmbus.Field{"silo_id", vmbus.GUID{}, 70, 16}, silo, "unaligned, at byte 10 of the user data: 3.1.2")
 	require.Equal(t, "status=CONNECTION_REFUSED", vmbus.Field{Name: "status", Value: vmbus.StatusConnectionRefused}.String())
 	require.Empty(t, vmbus.Fields(&vmbus.Unload{}))
 	for _, m := range forms() {

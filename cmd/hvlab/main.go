@@ -5,6 +5,7 @@
 //	hvlab boot        attach an unmodified Linux kernel under /dev/kvm
 //	hvlab bridge PATH show a simulated guest's ports as Unix sockets
 //	hvlab run FILE    play a scenario of the control plane as a lesson
+//	hvlab decode HEX  explain a message or ring memory, field by field
 //	hvlab conform     the simulator beside real systems, promise by promise
 //
 // Every verb is one file of this folder: a struct whose fields are its arguments
@@ -32,7 +33,8 @@ type verbs struct {
 	Boot   bootVerb   `cmd:"" help:"Attach an unmodified Linux kernel under /dev/kvm."`
 	Bridge bridgeVerb `cmd:"" help:"Show a simulated guest's ports as Unix sockets, for socat and programs in any language."`
 
-	Run runVerb `cmd:"" help:"Play scenario files of the control plane as a lesson, and compare with what they expect."`
+	Run    runVerb    `cmd:"" help:"Play scenario files of the control plane as a lesson, and compare with what they expect."`
+	Decode decodeVerb `cmd:"" help:"Explain a control message, message slot, range list or ring memory, field by field."`
 
 	Conform conformVerb `cmd:"" help:"Put the simulator, this machine's sockets and recorded real systems through one suite, side by side."`
 }

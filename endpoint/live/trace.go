@@ -9,7 +9,7 @@ import (
 func traceMessage(t *trace.Tracer, dir vmbus.Direction, m vmbus.Message, payload []byte) {
 	e := trace.Event{Dir: dir.String(), Name: m.Type().String(), Raw: payload}
 	for _, f := range vmbus.Fields(m) {
-		e.Fields = append(e.Fields, trace.Field(f))
+		e.Fields = append(e.Fields, trace.Field{Name: f.Name, Value: f.Value})
 	}
 	t.Emit(e)
 }
