@@ -2,7 +2,6 @@ package kerneltest_test
 
 import (
 	"context"
-	"os"
 	"testing"
 
 	"github.com/hvlab/hvlab/hvsock"
@@ -14,16 +13,13 @@ import (
 
 // TestKernelGuest uses a real kernel as any guest: through Listen and Dial alone.
 func TestKernelGuest(t *testing.T) {
-	kernel := os.Getenv("KERNELTEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no kernel image: run internal/kerneltest/run")
-	}
+	kernel, initrd := kerneltest.Kernel(t, kvmguest.Probe)
 	host, err := sim.NewHost(sim.HostOptions{})
 	require.NoError(t, err)
 	defer host.Close()
-	out := &console{}
+	out := &kerneltest.Console{}
 	guest, err := kvmguest.Attach(host, "linux", kvmguest.Options{
-		Kernel: kernel, Initrd: os.Getenv("KERNELTEST_INITRD"), MemoryBytes: 192 << 20, Console: out,
+		Kernel: kernel, Initrd: initrd, MemoryBytes: 192 << 20, Console: out,
 		Append: kvmguest.DefaultAppend + " nokaslr mitigations=off hvlab.agent=control-dial:9000",
 	})
 	require.NoError(t, err)

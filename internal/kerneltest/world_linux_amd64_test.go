@@ -1,12 +1,10 @@
 package kerneltest_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -36,27 +34,9 @@ type world struct {
 	guest   *sim.Attachment
 	vm      *kvmguest.VM
 	agent   *kerneltest.Client
-	console *console
+	console *kerneltest.Console
 	trace   *trace.Recorder
 	ended   chan error // what vm.Run returned
-}
-
-// A console collects what the guest prints.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }
 
 // A setup is how a world differs from the usual one.
@@ -73,14 +53,8 @@ func attach(t *testing.T, o sim.HostOptions) *world { return attachTo(t, setup{h
 // attachTo is attach for an unusual world.
 func attachTo(t *testing.T, o setup) *world {
 	t.Helper()
-	kernel := os.Getenv("KERNELTEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no kernel image: run internal/kerneltest/run")
-	}
-	if reason, ok := kvmguest.Probe(); !ok {
-		t.Skip("no usable KVM: " + reason)
-	}
-	w := &world{t: t, id: uuid.New(), console: &console{}, trace: &trace.Recorder{}, ended: make(chan error, 1)}
+	kernel, initrd := kerneltest.Kernel(t, kvmguest.Probe)
+	w := &world{t: t, id: uuid.New(), console: &kerneltest.Console{}, trace: &trace.Recorder{}, ended: make(chan error, 1)}
 	o.host.Trace = w.trace.Record
 	var err error
 	w.host, err = sim.NewHost(o.host)
@@ -90,7 +64,7 @@ func attachTo(t *testing.T, o setup) *world {
 		todo = " hvlab.do=" + o.todo
 	}
 	w.vm, err = kvmguest.New(kvmguest.Options{
-		Kernel: kernel, Initrd: os.Getenv("KERNELTEST_INITRD"), MemoryBytes: 192 << 20, CPUs: o.cpus,
+		Kernel: kernel, Initrd: initrd, MemoryBytes: 192 << 20, CPUs: o.cpus,
 		Append:  kvmguest.DefaultAppend + " nokaslr mitigations=off" + todo,
 		Console: w.console, Log: func(s string) { t.Log("monitor: " + s) },
 	})

@@ -1,7 +1,6 @@
 package kvmguest
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/hvlab/hvlab/internal/kerneltest"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/synic"
 )
@@ -19,36 +19,12 @@ import (
 // them, or without a usable KVM, the test is skipped.
 func kernelOptions(t *testing.T) Options {
 	t.Helper()
-	kernel := os.Getenv("KERNELTEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no kernel image: run internal/kerneltest/run")
-	}
-	if reason, ok := Probe(); !ok {
-		t.Skip("no usable KVM: " + reason)
-	}
+	kernel, initrd := kerneltest.Kernel(t, Probe)
 	return Options{
-		Kernel: kernel, Initrd: os.Getenv("KERNELTEST_INITRD"), MemoryBytes: 128 << 20,
+		Kernel: kernel, Initrd: initrd, MemoryBytes: 128 << 20,
 		Append: DefaultAppend + " nokaslr mitigations=off",
 		Log:    func(s string) { t.Log("monitor: " + s) },
 	}
-}
-
-// A console collects output; newBoot shows it if the test fails.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }
 
 // A smallHost is the least that lets a kernel finish loading VMBus: it accepts
@@ -115,7 +91,7 @@ func (h *smallHost) seen() []string {
 // A boot is one kernel that runs to its end against the smallest host.
 type boot struct {
 	vm   *VM
-	out  *console
+	out  *kerneltest.Console
 	host *smallHost
 }
 
@@ -123,7 +99,7 @@ type boot struct {
 // blanks, "" for its own default: to print what the kernel said about Hyper-V.
 func newBoot(t *testing.T, o Options, todo string) *boot {
 	t.Helper()
-	b := &boot{out: &console{}}
+	b := &boot{out: &kerneltest.Console{}}
 	o.Console = b.out
 	if todo != "" {
 		o.Append += " hvlab.do=" + todo

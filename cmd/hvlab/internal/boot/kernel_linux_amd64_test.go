@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,23 +22,8 @@ import (
 // bootTimeout is far above the 5 to 8 seconds an emulated boot takes.
 const bootTimeout = 90 * time.Second
 
-// A screen collects output and lets a test wait for some of it.
-type screen struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *screen) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
+// A screen lets a test wait for some of the output.
+type screen struct{ kerneltest.Console }
 
 func (s *screen) waitFor(t *testing.T, text string) {
 	t.Helper()
@@ -56,13 +40,7 @@ type run struct {
 // start boots the real kernel with more on its command line.
 func start(t *testing.T, o boot.Options, more string) *run {
 	t.Helper()
-	o.Kernel, o.Initrd = os.Getenv("KERNELTEST_KERNEL"), os.Getenv("KERNELTEST_INITRD")
-	if o.Kernel == "" {
-		t.Skip("no kernel image: run internal/kerneltest/run")
-	}
-	if reason, ok := kvmguest.Probe(); !ok {
-		t.Skip("no usable KVM: " + reason)
-	}
+	o.Kernel, o.Initrd = kerneltest.Kernel(t, kvmguest.Probe)
 	r := &run{interrupts: make(chan os.Signal, 2), ended: make(chan error, 1)}
 	o.Append = kvmguest.DefaultAppend + " nokaslr mitigations=off " + more
 	o.MemoryBytes = 192 << 20

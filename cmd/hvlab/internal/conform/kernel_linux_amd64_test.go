@@ -1,7 +1,6 @@
 package conform
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/hvsock/hvsocktest"
 	"github.com/hvlab/hvlab/hvsock/native"
+	"github.com/hvlab/hvlab/internal/kerneltest"
 	"github.com/hvlab/hvlab/internal/vsockvm/remote"
 	"github.com/hvlab/hvlab/sim"
 	"github.com/hvlab/hvlab/sim/kvmguest"
@@ -102,7 +101,7 @@ func TestKernelConformance(t *testing.T) {
 // bootLender boots a kernel that lends its sockets. stop has it power itself off.
 func bootLender(t *testing.T, host *sim.Host, id uuid.UUID, kernel string) (client *remote.Client, stop func()) {
 	t.Helper()
-	console := &console{}
+	console := &kerneltest.Console{}
 	vm, err := kvmguest.New(kvmguest.Options{
 		Kernel: kernel, Initrd: initrdWithThisProgram(t), MemoryBytes: 256 << 20,
 		// /init runs hvlab.do, with blanks for commas.
@@ -133,24 +132,6 @@ func bootLender(t *testing.T, host *sim.Host, id uuid.UUID, kernel string) (clie
 		require.NoError(t, client.Close())
 		require.NoError(t, <-ended)
 	}
-}
-
-// A console collects what the guest prints.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }
 
 // initrdWithThisProgram is the image that internal/kerneltest has made, with this
