@@ -97,6 +97,8 @@ type Conn struct {
 	again      live.Timer  // guarded by in.mu; goes on discarding
 	marks      atomic.Uint32
 	reported   atomic.Uint32 // bit per connEvent
+
+	file atomic.Pointer[connFile] // set by File
 }
 
 // What report decides from.

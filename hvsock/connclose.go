@@ -50,6 +50,9 @@ func (c *Conn) Close() error {
 	c.discarding.Store(true)
 	c.mark(markClosed)
 	c.discard(0)
+	if f := c.file.Load(); f != nil {
+		f.end()
+	}
 	return nil
 }
 
