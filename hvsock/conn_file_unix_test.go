@@ -107,37 +107,40 @@ func shutdown(t testing.TB, f *os.File, how int) {
 	require.NoError(t, err)
 }
 
-// The close of either side, and of the peer, ends the pump: its goroutines are
-// gone (TestMain), and the Conn is closed.
-func TestFileEnds(t *testing.T) {
-	closed := func(t *testing.T, c *Conn) {
-		t.Helper()
-		require.Eventually(t, func() bool { return errors.Is(c.SetDeadline(time.Time{}), net.ErrClosed) }, time.Minute, time.Millisecond)
-	}
-	end := func(t *testing.T, r io.Reader) {
-		t.Helper()
-		_, err := r.Read(make([]byte, 1))
-		require.Equal(t, io.EOF, err)
-	}
+// closedSoon waits until the pump has closed the Conn.
+func closedSoon(t testing.TB, c *Conn) {
+	t.Helper()
+	require.Eventually(t, func() bool { return errors.Is(c.SetDeadline(time.Time{}), net.ErrClosed) }, time.Minute, time.Millisecond)
+}
+
+func requireEOF(t testing.TB, r io.Reader) {
+	t.Helper()
+	_, err := r.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
+}
+
+// The close of the file ends the pump: its goroutines are gone (TestMain), and
+// the Conn is closed.
+func TestFileIsClosed(t *testing.T) {
 	for name, f := range map[string]func(t *testing.T, f *os.File, p *pair){
 		"the file is closed, and the peer is silent": func(t *testing.T, f *os.File, p *pair) {
 			require.NoError(t, f.Close())
-			end(t, p.b)
-			closed(t, p.a)
+			requireEOF(t, p.b)
+			closedSoon(t, p.a)
 		},
 		"the file is closed by halves": func(t *testing.T, f *os.File, p *pair) {
 			shutdown(t, f, syscall.SHUT_WR)
-			end(t, p.b)
+			requireEOF(t, p.b)
 			require.NoError(t, p.a.SetDeadline(time.Time{}), "half of it is still open")
 			require.NoError(t, f.Close())
-			closed(t, p.a)
+			closedSoon(t, p.a)
 		},
 		"the file is closed with bytes unread": func(t *testing.T, f *os.File, p *pair) {
 			mustWrite(t, p.b, "two")
 			mustRead(t, f, "t")
 			require.NoError(t, f.Close())
-			end(t, p.b)
-			closed(t, p.a)
+			requireEOF(t, p.b)
+			closedSoon(t, p.a)
 		},
 		"the file wants to read nothing": func(t *testing.T, f *os.File, p *pair) {
 			shutdown(t, f, syscall.SHUT_RD)
@@ -148,8 +151,19 @@ func TestFileEnds(t *testing.T) {
 			mustWrite(t, f, "still here")
 			mustRead(t, p.b, "still here")
 			require.NoError(t, f.Close())
-			closed(t, p.a)
+			closedSoon(t, p.a)
 		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, p := newFilePair(t)
+			f(t, file, p)
+		})
+	}
+}
+
+// And so do the close of the Conn, of the peer, and of the channel.
+func TestFileOfAClosedConn(t *testing.T) {
+	for name, f := range map[string]func(t *testing.T, f *os.File, p *pair){
 		"the Conn is closed, and nobody reads": func(t *testing.T, f *os.File, p *pair) {
 			go func() { _, _ = p.b.Write(pattern(1 << 20)) }() // fills every buffer on the way
 			mustRead(t, f, string(pattern(1)))
@@ -159,25 +173,25 @@ func TestFileEnds(t *testing.T) {
 		},
 		"the Conn is closed, and all is quiet": func(t *testing.T, f *os.File, p *pair) {
 			require.NoError(t, p.a.Close())
-			end(t, f)
-			end(t, p.b)
+			requireEOF(t, f)
+			requireEOF(t, p.b)
 		},
 		"the peer closes": func(t *testing.T, f *os.File, p *pair) {
 			require.NoError(t, p.b.Close())
-			end(t, f)
+			requireEOF(t, f)
 			require.NoError(t, f.Close())
-			closed(t, p.a)
+			closedSoon(t, p.a)
 		},
 		"the channel is reset": func(t *testing.T, f *os.File, p *pair) {
 			p.a.detach(detachReset)
-			end(t, f)
+			requireEOF(t, f)
 			_, err := f.Write([]byte{1})
 			require.ErrorIs(t, err, syscall.EPIPE)
-			closed(t, p.a)
+			closedSoon(t, p.a)
 		},
 		"the channel is gone behind a FIN": func(t *testing.T, f *os.File, p *pair) {
 			require.NoError(t, p.b.CloseWrite())
-			end(t, f)
+			requireEOF(t, f)
 			p.a.detach(detachReset)
 			_, err := f.Write([]byte{1}) // taken by the socket pair
 			require.NoError(t, err)
@@ -185,7 +199,7 @@ func TestFileEnds(t *testing.T) {
 				_, err = f.Write([]byte{1})
 				return errors.Is(err, syscall.EPIPE)
 			}, time.Minute, time.Millisecond, "the writer hears of it as the Conn's would")
-			closed(t, p.a)
+			closedSoon(t, p.a)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
