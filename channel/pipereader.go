@@ -3,6 +3,7 @@ package channel
 import (
 	"io"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -93,7 +94,7 @@ func (p *PipeReader) readRun(b []byte) (n int) {
 		packetBytes, word, ok := ringbuffer.SmallPacket(run[at:])
 		size := word >> 32
 		if !ok || uint32(word) != pipeData || size == 0 || size > MaxPipeBytes ||
-			size > uint64(packetBytes-pipeOverheadBytes) || size > uint64(len(b)-n) {
+			size > uint64(packetBytes-pipeOverheadBytes) && !putback.On(putback.SS06) || size > uint64(len(b)-n) {
 			break
 		}
 		data := at + ringbuffer.DescriptorBytes + pipeHeaderBytes
@@ -131,6 +132,9 @@ func (p *PipeReader) View() (b []byte, ok bool) {
 		return nil, false
 	}
 	b = p.ring.View(pipeHeaderBytes + p.taken)
+	if putback.On(putback.HV13) {
+		return b, true
+	}
 	return b[:min(len(b), p.size-p.taken)], true
 }
 
@@ -193,9 +197,9 @@ func (p *PipeReader) next(finish bool) error {
 		fault = PipeNoHeader
 	case kind != pipeData && (kind != pipePartial || p.messages):
 		fault = PipeUnknownType
-	case uint64(size) > uint64(head.PayloadBytes-pipeHeaderBytes):
+	case uint64(size) > uint64(head.PayloadBytes-pipeHeaderBytes) && !putback.On(putback.HV16) && !putback.On(putback.SS06):
 		fault = PipeBeyondPacket
-	case size > MaxPipeBytes:
+	case size > MaxPipeBytes && !putback.On(putback.HV16):
 		fault = PipeTooLong
 	case kind == pipePartial && taken >= size:
 		fault = PipeConsumedWhole
@@ -205,6 +209,9 @@ func (p *PipeReader) next(finish bool) error {
 		return p.err
 	}
 	if size == 0 && !p.messages {
+		if putback.On(putback.HV12) {
+			return &PipeError{Fault: PipeUnknownType, Packet: head.Type, Type: kind, PayloadBytes: head.PayloadBytes}
+		}
 		if finish {
 			p.ring.Advance()
 			p.eof = true

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -92,6 +93,9 @@ func (p *PipeWriter) Write(b []byte) (n int, signal bool, err error) {
 	}
 	if len(b) == 0 {
 		return 0, false, nil
+	}
+	if putback.On(putback.HV15) && len(b) > p.chunkBytes {
+		return 0, false, &ringbuffer.SizeError{Need: len(b), Max: p.chunkBytes}
 	}
 	if len(b) <= min(p.chunkBytes, p.writable(p.ring.KnownFreeBytes())) {
 		if err := p.append(b); err != nil {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -112,7 +113,7 @@ func GPASegments(ranges []GPARange, skip, n uint64) iter.Seq[GPASegment] {
 	return func(yield func(GPASegment) bool) {
 		for _, g := range ranges {
 			count := uint64(g.ByteCount)
-			if skip >= count {
+			if skip >= count && !putback.On(putback.RG12) {
 				skip -= count
 				continue
 			}
@@ -181,7 +182,7 @@ func ParseTransferPages(ext []byte) (TransferPageSet, error) {
 // nil: the declared ranges, each with exactly the PFNs it touches, must fit.
 // Bytes behind the last range are tolerated. It allocates only a fault.
 func checkRanges(t PacketType, ext []byte) *CorruptError {
-	if len(ext) < rangesHeadBytes {
+	if len(ext) < rangesHeadBytes && !putback.On(putback.RG11) {
 		return &CorruptError{Kind: InvalidDescriptorLengths, Value: uint64(len(ext)), Limit: rangesHeadBytes}
 	}
 	count := uint64(le.Uint32(ext[4:]))
@@ -202,7 +203,7 @@ func checkRanges(t PacketType, ext []byte) *CorruptError {
 		}
 		byteCount, byteOffset := le.Uint32(rest), le.Uint32(rest[4:])
 		rest = rest[rangeBytes:]
-		if byteOffset >= guestmem.PageSize {
+		if byteOffset >= guestmem.PageSize && !putback.On(putback.RG12) {
 			return &CorruptError{Kind: InvalidDescriptorRanges, Value: uint64(byteOffset), Limit: guestmem.PageSize - 1}
 		}
 		pfns := pageCount(byteOffset, byteCount) * pfnBytes

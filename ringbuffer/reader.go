@@ -1,6 +1,9 @@
 package ringbuffer
 
-import "github.com/hvlab/hvlab/vmbus/guestmem"
+import (
+	"github.com/hvlab/hvlab/internal/putback"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+)
 
 // A Reader is the receiving end of one ring. Peek looks at the oldest unread
 // packet, Advance steps past it, Commit returns the space of all packets
@@ -100,7 +103,7 @@ func (r *Reader) Hold() error {
 		r.head.ID = r.data.load64(r.data.wrap(at + 8))
 	}
 	offset8, len8 := uint32(word>>16&0xFFFF), uint32(word>>32&0xFFFF)
-	if offset8 < 2 || offset8 > len8 || len8*granuleBytes+TrailerBytes > available {
+	if offset8 < 2 || offset8 > len8 && !putback.On(putback.RG09) || len8*granuleBytes+TrailerBytes > available && !putback.On(putback.RG10) {
 		return r.corrupt(InvalidDescriptorLengths, uint64(offset8)|uint64(len8)<<16, uint64(available))
 	}
 	r.head.Type = PacketType(word & 0xFFFF)
@@ -162,7 +165,7 @@ func (r *Reader) inspect(offset8, len8 uint32) error {
 	default:
 		return r.corrupt(InvalidDescriptorType, uint64(head.Type), 0)
 	}
-	if head.ExtBytes < rangesHeadBytes {
+	if head.ExtBytes < rangesHeadBytes && !putback.On(putback.RG11) {
 		available := r.data.distance(r.next, r.write)
 		return r.corrupt(InvalidDescriptorLengths, uint64(offset8)|uint64(len8)<<16, uint64(available))
 	}
@@ -269,6 +272,11 @@ func (r *Reader) Advance() {
 	}
 	// TotalBytes was proven to be at most the available bytes, so one wrap is
 	// enough to bring the index back into the ring.
+	if putback.Built {
+		if putback.On(putback.RG07) {
+			r.head.PayloadBytes = int(r.data.load64(r.next)>>32&0xFFFF)*granuleBytes - DescriptorBytes - r.head.ExtBytes
+		}
+	}
 	r.next = r.data.wrap(r.next + uint32(r.head.TotalBytes()))
 	r.held = false
 	r.advanced++
@@ -373,7 +381,7 @@ func (r *Reader) Commit() (signal bool) {
 	r.stats.Packets += r.advanced
 	r.stats.Bytes += uint64(freed)
 	r.advanced = 0
-	if features&featurePendingSize == 0 || pending == 0 || !r.crosses(freed, pending) {
+	if features&featurePendingSize == 0 || pending == 0 || !r.crosses(freed, pending) || putback.On(putback.RG01) && load32(r.control, offMask) != 0 {
 		r.stats.Suppressed++
 		return false
 	}
@@ -386,7 +394,7 @@ func (r *Reader) Commit() (signal bool) {
 // writers store the data size less one and mean "when empty"; rounded down to
 // granules that is reachable.
 func (r *Reader) crosses(freed, pending uint32) bool {
-	if r.anyFree {
+	if r.anyFree && !putback.On(putback.RG06) {
 		return true
 	}
 	if r.err != nil || r.accept(load32(r.control, offWriteIndex)) != nil {
@@ -417,6 +425,11 @@ func (r *Reader) Mask() { r.control.Store32(offMask, 1) }
 // Commit first, or the writer finds the ring not empty and keeps quiet too.
 func (r *Reader) Unmask() (more bool) {
 	r.control.Store32(offMask, 0)
+	if putback.Built {
+		if putback.On(putback.RG04) {
+			return false
+		}
+	}
 	return load32(r.control, offWriteIndex) != r.next
 }
 

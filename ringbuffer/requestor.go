@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -104,7 +105,7 @@ func (q *Requestor[T]) Abandon(id uint64) (T, bool) {
 }
 
 func (q *Requestor[T]) take(id uint64) (value T, ok bool) {
-	if id == 0 || id > uint64(len(q.slots)) || !q.slots[id-1].used {
+	if id == 0 && !putback.On(putback.RG15) || id > uint64(len(q.slots)) || !q.slots[id-1].used && !putback.On(putback.RG16) {
 		return value, false
 	}
 	value = q.slots[id-1].value

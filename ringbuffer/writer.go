@@ -1,6 +1,9 @@
 package ringbuffer
 
-import "github.com/hvlab/hvlab/vmbus/guestmem"
+import (
+	"github.com/hvlab/hvlab/internal/putback"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+)
 
 // A Writer is the sending end of one ring. Append stages packets, Commit
 // publishes all of them with one store of the write index.
@@ -97,7 +100,9 @@ func (w *Writer) Append(h Header, head, body []byte) error {
 		// Zero the last granule first: what the body leaves of it is the
 		// padding, which must not show old memory. An empty body leaves the
 		// transaction id there, so that is stored afterwards.
-		le.PutUint64(b[packetBytes-granuleBytes:], 0)
+		if !putback.On(putback.GC07) {
+			le.PutUint64(b[packetBytes-granuleBytes:], 0)
+		}
 		le.PutUint64(b, word)
 		le.PutUint64(b[8:], h.ID)
 		if len(head) == granuleBytes { // the pipe header: one store
@@ -214,8 +219,11 @@ func (w *Writer) Commit() (signal bool) {
 	if w.accept(read) != nil {
 		return false
 	}
+	if putback.On(putback.RG05) {
+		w.control.Store32(offMask, 0)
+	}
 	w.stats.PeakBytes = max(w.stats.PeakBytes, uint64(w.data.distance(read, w.committed)))
-	if mask != 0 || read != old {
+	if mask != 0 || read != old && !putback.On(putback.RG03) {
 		w.stats.Suppressed++
 		return false
 	}

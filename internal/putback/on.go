@@ -7,6 +7,9 @@ import (
 	"os"
 )
 
+// Built says whether the switches are in this build.
+const Built = true
+
 // on is the fault of this process. A name that is none must not pass for a
 // fault nobody caught.
 var on = choose(os.Getenv("HVLAB_PUTBACK"))

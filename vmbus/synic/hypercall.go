@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
 
@@ -81,6 +82,9 @@ func (p *Partition) PostMessage(input []byte) Status {
 		return StatusInvalidParameter
 	}
 	port := p.ports.find(m.Connection)
+	if port == nil && putback.On(putback.HC16) {
+		return StatusSuccess
+	}
 	if port == nil {
 		return StatusInvalidConnectionID
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
 
@@ -39,7 +40,7 @@ func writeSlot(page *guestmem.Page, sint uint8, payload []byte) {
 	copy(padded[:], payload)
 	page.Store32(base+slotSizeFlags, uint32(len(payload))) // flags and reserved: zero
 	page.Store64(base+slotSender, 0)
-	for off := 0; off < MaxPayloadBytes; off += 8 {
+	for off := 0; off < MaxPayloadBytes && !(putback.On(putback.GC07) && off >= len(payload)); off += 8 {
 		page.Store64(base+slotPayload+off, binary.LittleEndian.Uint64(padded[off:]))
 	}
 	page.Store32(base+slotType, MessageTypeVMBus)

@@ -55,6 +55,7 @@ var signs = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^fatal error: (all goroutines are asleep.*)$`),
 	regexp.MustCompile(`(?m)^(panic: .*?)(?: \[recovered.*)?$`),
 	regexp.MustCompile(`(?s)output didn't match expected:.*?\n\s*([-+][a-z][^\n]*)`), // of a scenario
+	regexp.MustCompile(`(?m)^\s*found:\s*\n?\s*(.*)$`),
 	regexp.MustCompile(`(?m)^\s*Messages:\s*(.*)$`),
 	regexp.MustCompile(`(?m)^\s*Error:\s*(.*)$`),
 	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (.*)$`),
@@ -65,7 +66,7 @@ var signs = []*regexp.Regexp{
 func symptom(output string) string {
 	const width = 100
 	for _, s := range signs {
-		if m := s.FindStringSubmatch(output); m != nil {
+		if m := s.FindStringSubmatch(output); m != nil && strings.TrimSpace(m[1]) != "" {
 			text := strings.TrimSpace(m[1])
 			return text[:min(len(text), width)]
 		}

@@ -23,17 +23,22 @@ func (t test) String() string { return t.folder + " " + t.top + "/" + t.sub }
 func (t test) pattern() string { return "^" + t.top + "$/^" + t.sub }
 
 // in is a row with a test in each of these packages. The two cores have scenario
-// files, all other packages a TestCatalogue; "folder:TestX" is for others.
-func in(f Fault, folders string) row {
+// files, all other packages a TestCatalogue; "folder:TestX" and
+// "folder:TestX/sub" name others.
+func in(f Fault, folders ...string) row {
 	r := row{fault: f}
-	for _, folder := range strings.Fields(folders) {
-		folder, top, ok := strings.Cut(folder, ":")
+	for _, folder := range folders {
+		folder, name, ok := strings.Cut(folder, ":")
 		if !ok && folder == "endpoint" {
-			top = "TestScript"
+			name = "TestScript"
 		} else if !ok {
-			top = "TestCatalogue"
+			name = "TestCatalogue"
 		}
-		r.tests = append(r.tests, test{folder, top, f.String()})
+		top, sub, ok := strings.Cut(name, "/")
+		if !ok {
+			sub = f.String()
+		}
+		r.tests = append(r.tests, test{folder, top, sub})
 	}
 	return r
 }
@@ -43,6 +48,7 @@ var rows = []row{
 	in(GC01, "endpoint"),
 	in(GC04, "endpoint"),
 	in(GC05, "endpoint"),
+	in(GC07, "ringbuffer", "vmbus/synic"),
 	in(GC12, "endpoint"),
 	in(GC13, "endpoint"),
 	in(GC15, "endpoint"),
@@ -62,9 +68,29 @@ var rows = []row{
 	in(HC12, "endpoint"),
 	in(HC13, "endpoint"),
 	in(HC14, "endpoint"),
+	in(HC16, "vmbus/synic"),
 	in(HC17, "endpoint"),
 
+	in(RG01, "ringbuffer"),
+	in(RG03, "ringbuffer"),
+	in(RG04, "ringbuffer"),
+	in(RG05, "ringbuffer"),
+	in(RG06, "ringbuffer"),
+	in(RG07, "ringbuffer"),
+	in(RG09, "ringbuffer"),
+	in(RG10, "ringbuffer"),
+	in(RG11, "ringbuffer"),
+	in(RG12, "ringbuffer:TestCatalogue/RG-12-offset", "ringbuffer:TestCatalogue/RG-12-part"),
+	in(RG13, "vmbus"),
 	in(RG14, "endpoint"),
+	in(RG15, "ringbuffer"),
+	in(RG16, "ringbuffer"),
 
+	in(HV12, "channel"),
+	in(HV13, "channel"),
+	in(HV15, "channel"),
+	in(HV16, "channel"),
+
+	in(SS06, "channel"),
 	in(SS07, "endpoint"),
 }
