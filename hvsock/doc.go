@@ -12,7 +12,8 @@
 //   - addr.go, ids.go, sockaddr.go: addresses as text, as GUIDs, as ports, and
 //     as the bytes of SOCKADDR_HV and sockaddr_vm.
 //   - conn*.go, deadline.go: the data path. A Conn reads and writes its rings
-//     directly, under one lock per direction; no goroutine stands between.
+//     directly, under one lock per direction; no goroutine stands between, unless
+//     a program insists on a file descriptor (conn_file_unix.go).
 //   - backlog.go, listeners.go, ports.go: listeners, and automatic ports.
 //   - reach.go: who reaches whom, as tables; guestreach.go, hostreach.go and
 //     container.go: dialing and listening by them.
@@ -33,7 +34,8 @@
 // Programs do not build stacks themselves: package sim wires a host and guests
 // in one process, sim/kvmguest a real kernel, and hvsock/native offers the same
 // functions on the system's own sockets. Package hvsocktest is the conformance
-// suite they all pass.
+// suite they all pass. The packages below hvsock/compat stand in for the socket
+// packages that programs use today.
 //
 // Source: hvsock.md; Microsoft's "Make your own integration services"; Linux
 // net/vmw_vsock/hyperv_transport.c as a source of facts.

@@ -18,7 +18,8 @@ const helperFloor = 7
 
 // find returns the row of the package in folder, with its part of the layer
 // table. Folders below cmd/hvlab are the command; other folders below internal
-// are test helpers, and so are packages below a testdata folder.
+// are test helpers, and so are packages below a testdata folder; the examples are
+// a module of their own.
 func find(folder string) (layer, bool) {
 	if l, ok := layers[folder]; ok {
 		return l, true
@@ -26,7 +27,7 @@ func find(folder string) (layer, bool) {
 	switch {
 	case strings.HasPrefix(folder, "cmd/hvlab/"):
 		return layers["cmd/hvlab"], true
-	case strings.HasPrefix(folder, "internal/"), strings.Contains(folder, "/testdata/"):
+	case strings.HasPrefix(folder, "internal/"), strings.HasPrefix(folder, "sim/examples/"), strings.Contains(folder, "/testdata/"):
 		return layer{floor: helperFloor, modules: anyModule}, true
 	}
 	return layer{}, false
