@@ -1,6 +1,10 @@
 package endpoint
 
-import "github.com/hvlab/hvlab/vmbus"
+import (
+	"encoding/binary"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
 
 // A Dialect selects what other hosts do where sources disagree. The zero value is
 // what the specification recommends. Source: vmbus-control.md 12; the row is
@@ -35,11 +39,39 @@ type Dialect struct {
 	// AnswerEveryUnload answers Unload also while not connected, as QEMU does
 	// (row 22).
 	AnswerEveryUnload bool
+	// RejectUnknown makes the hypervisor refuse to post a message of type 0 or of
+	// 18 and above with INVALID_HYPERCALL_INPUT, as QEMU does, instead of taking it
+	// and dropping it later (row 19). See Refuses.
+	RejectUnknown bool
+	// ResetOnContact ends the old connection at once when a guest that is connected
+	// makes contact, as QEMU does, instead of waiting for the devices to close
+	// (row 23).
+	ResetOnContact bool
+	// AnswerRescindedOpens answers the OpenChannel of a rescinded channel with a
+	// failed OpenResult. The specification says to ignore it, since the rescind
+	// wakes the guest (vmbus-control.md 6.4, 13.2, faults.md GC-01), and that is the
+	// default. But a Linux 6.1 whose rescind is handled between its check and its
+	// wait sleeps for ever, and with it its whole bus; a late OpenResult wakes it
+	// and harms nobody.
+	AnswerRescindedOpens bool
 	// MessageVPBelow30 honours the contact's message VP also below 3.0, as QEMU
 	// does (row 24).
 	MessageVPBelow30 bool
 	// NoReserved drops messages 18 to 20, as everybody but OpenVMM does (row 30).
 	NoReserved bool
+}
+
+// lastOldType is the newest message type that QEMU knows.
+const lastOldType = vmbus.TypeUnloadComplete
+
+// Refuses reports whether a post of payload fails with INVALID_HYPERCALL_INPUT.
+// It looks at nothing else, so a driver may ask it in the hypercall.
+func (d Dialect) Refuses(payload []byte) bool {
+	if !d.RejectUnknown || len(payload) < 4 {
+		return false
+	}
+	t := vmbus.Type(binary.LittleEndian.Uint32(payload))
+	return t == 0 || t > lastOldType
 }
 
 // openFailure is the status of an open the host itself refuses.

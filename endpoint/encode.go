@@ -28,7 +28,7 @@ import (
 // checked like a peer's messages.
 const (
 	savedMagic   = "HVLABBUS"
-	savedVersion = 1
+	savedVersion = 2
 	savedHead    = 16
 )
 

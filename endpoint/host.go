@@ -80,6 +80,8 @@ type hostChannel struct {
 	trusted bool                // reserved by a trusted connection
 	reply   target              // where answers about a reserved channel go
 	stale   bool                // reserved by a connection that is over, or that never asked for offers
+	stopped bool                // the device is asked nothing until it starts again
+	held    []Action            // what it will be asked then
 	// nextVP is the newest target asked for while modify is pending, before
 	// version 5.3 (vmbus-control.md 7.3).
 	nextVP *uint32
@@ -170,6 +172,10 @@ func (h *Host) Usage() (offered, ids, gpadls, operations, requests int) {
 	offered, ids = h.table.Len()
 	return offered, ids, h.gpadls.Len(), len(h.tokens), len(h.sockets)
 }
+
+// Refuses reports whether the hypervisor is to refuse a guest's post of payload
+// with INVALID_HYPERCALL_INPUT; only some dialects do.
+func (h *Host) Refuses(payload []byte) bool { return h.opts.Dialect.Refuses(payload) }
 
 func (h *Host) emit(a Action) { h.actions.push(a) }
 
@@ -323,6 +329,7 @@ func (h *Host) Publish(o offers.Offer) (OfferID, error) {
 		h.emit(OfferGone{c.id})
 	}
 	c.id = h.lastOffer
+	c.stopped, c.held = false, nil // it is a new device
 	h.channels[c.id] = c
 	if h.state == OffersSent && e.State() == offers.Hidden {
 		h.say(later{kind: laterOffer, channel: c})
@@ -443,6 +450,7 @@ func (h *Host) cancel(c *hostChannel) {
 	delete(h.tokens, c.pending)
 	delete(h.tokens, c.modify)
 	c.pending, c.modify, c.nextVP, c.reopen = 0, 0, nil, nil
+	c.held = nil
 	delete(h.busy, c)
 }
 

@@ -25,6 +25,9 @@ func (h *Host) openChannel(m vmbus.OpenChannel2) error {
 		return err
 	}
 	if !c.entry.Visible() || putback.On(putback.HC08) && c.open == channel.Closing {
+		if h.opts.Dialect.AnswerRescindedOpens {
+			h.send(&vmbus.OpenResult{Channel: m.Channel, OpenID: m.OpenID, Status: h.opts.Dialect.openFailure()})
+		}
 		return nil
 	}
 	if err := c.move(channel.GuestOpens); err != nil {
@@ -48,7 +51,7 @@ func (h *Host) startOpen(c *hostChannel, m vmbus.OpenChannel2) {
 	}
 	c.request = req
 	c.pending = h.token(operation{channel: c})
-	h.emit(OpenDevice{c.id, c.pending, req})
+	h.ask(c, OpenDevice{c.id, c.pending, req})
 }
 
 func (h *Host) openRequest(c *hostChannel, m vmbus.OpenChannel2) (OpenRequest, error) {
@@ -138,9 +141,11 @@ func (h *Host) closeChannel(id vmbus.ChannelID) error {
 }
 
 func (h *Host) closeDevice(c *hostChannel) {
-	h.endModify(c)
+	if !c.holds(c.modify) { // a stopped device is asked both when it starts (faults.md HC-08)
+		h.endModify(c)
+	}
 	c.pending = h.token(operation{channel: c})
-	h.emit(CloseDevice{c.id, c.pending})
+	h.ask(c, CloseDevice{c.id, c.pending})
 }
 
 // CloseDone answers CloseDevice: the device no longer touches the rings.
@@ -222,8 +227,12 @@ func (h *Host) releaseOpen(c *hostChannel, on channel.OpenEvent) {
 	c.reopen = nil
 	switch c.open {
 	case channel.Closed:
-		if was != channel.Closed { // a reset does not wait for a pending open
-			h.cancel(c)
+		if was != channel.Closed { // a reset does not wait for a pending open: the device is told to forget it
+			t := c.pending
+			delete(h.tokens, t)
+			c.pending = 0
+			delete(h.busy, c)
+			h.abandonOpen(c, t)
 		}
 	case channel.ClosingReleased:
 		if was == channel.Open || was == channel.OpenReserved {

@@ -73,7 +73,7 @@ func (h *Host) gpadlGrown(g *channel.GPADL) {
 		return
 	}
 	if h.gpadls.Move(g, channel.Completes) == nil {
-		h.emit(AddGPADL{c.id, h.token(operation{channel: c, gpadl: g}), g.ID, g.Ranges})
+		h.ask(c, AddGPADL{c.id, h.token(operation{channel: c, gpadl: g}), g.ID, g.Ranges})
 	}
 }
 
@@ -138,7 +138,7 @@ func (h *Host) gpadlTeardown(m vmbus.GPADLTeardown) error {
 }
 
 func (h *Host) dropGPADL(c *hostChannel, g *channel.GPADL) {
-	h.emit(DropGPADL{c.id, h.token(operation{channel: c, gpadl: g}), g.ID})
+	h.ask(c, DropGPADL{c.id, h.token(operation{channel: c, gpadl: g}), g.ID})
 }
 
 // TeardownDone answers DropGPADL: the last access to the pages is over.
@@ -204,6 +204,7 @@ func (h *Host) releaseGPADLs(c *hostChannel) {
 func (h *Host) cancelGPADL(g *channel.GPADL) {
 	for t, op := range h.tokens {
 		if op.gpadl == g {
+			op.channel.withdraw(t)
 			delete(h.tokens, t)
 		}
 	}

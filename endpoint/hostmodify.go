@@ -25,7 +25,7 @@ func (h *Host) modifyChannel(m vmbus.ModifyChannel) error {
 
 func (h *Host) retarget(c *hostChannel, vp uint32) {
 	c.modify = h.token(operation{channel: c, vp: vp})
-	h.emit(RetargetDevice{c.id, c.modify, vp})
+	h.ask(c, RetargetDevice{c.id, c.modify, vp})
 }
 
 // ModifyDone answers RetargetDevice: after success no interrupt is raised on
@@ -65,8 +65,7 @@ func (h *Host) endModify(c *hostChannel) {
 	if c.modify == 0 {
 		return
 	}
-	delete(h.tokens, c.modify)
-	c.modify, c.nextVP = 0, nil
+	h.forgetModify(c)
 	if h.connected() {
 		h.modifyResult(c.entry.ID, vmbus.StatusFailure)
 	}

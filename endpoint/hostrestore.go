@@ -21,7 +21,7 @@ func RestoreHost(opts HostOptions, b []byte) (*Host, error) {
 		return nil, err
 	}
 	h := NewHost(opts)
-	for _, part := range []func(*hostSnapshot) error{h.restoreConnection, h.restoreChannels, h.restoreOperations, h.restoreQueues} {
+	for _, part := range []func(*hostSnapshot) error{h.restoreConnection, h.restoreChannels, h.restoreOperations, h.restoreHeld, h.restoreQueues} {
 		if err := part(&s); err != nil {
 			return nil, err
 		}
@@ -95,6 +95,7 @@ func (h *Host) restoreChannels(s *hostSnapshot) error {
 			id: x.Offer, entry: entries[x.Entry], open: channel.OpenState(x.Open), request: x.Request, openID: x.OpenID,
 			reopen: x.Reopen, pending: x.Pending, modify: x.Modify, nextVP: x.NextVP,
 			reply: target{x.ReplyVP, x.ReplySINT}, stale: x.Stale, trusted: x.Trusted,
+			stopped: x.Stopped,
 		}
 		if why := h.contradicts(c, x.Busy); why != "" {
 			return refuse(why, nil)
@@ -122,7 +123,7 @@ func (h *Host) contradicts(c *hostChannel, busy bool) string {
 		return "a channel is offered to nobody"
 	case settled == (c.pending != 0):
 		return "a channel and the operation on it contradict each other"
-	case c.modify != 0 && c.open != channel.Open || c.nextVP != nil && c.modify == 0:
+	case c.modify != 0 && c.open != channel.Open && c.open != channel.Closing && c.open != channel.ClosingReopen && !released || c.nextVP != nil && c.modify == 0:
 		return "a channel that is not open is being modified"
 	case (c.reopen != nil) != (c.open == channel.ClosingReopen):
 		return "a reopen waits for nothing"
@@ -212,11 +213,14 @@ func (h *Host) restoreQueues(s *hostSnapshot) error {
 // Repeat emits once more whatever the driver and its devices have not answered,
 // under the same tokens: for a restored host whose devices are new.
 func (h *Host) Repeat() {
+	for _, c := range h.channels { // a new device holds nothing, and is asked everything once more
+		c.held = nil
+	}
 	if h.state == Connecting {
 		h.emit(h.setup(h.contact))
 	}
 	for _, t := range slices.Sorted(maps.Keys(h.tokens)) {
-		h.emit(h.operates(t, h.tokens[t]))
+		h.ask(h.tokens[t].channel, h.operates(t, h.tokens[t]))
 	}
 	keys := slices.SortedFunc(maps.Keys(h.sockets), func(a, b socketKey) int {
 		return cmp.Or(bytes.Compare(a.endpoint[:], b.endpoint[:]), bytes.Compare(a.service[:], b.service[:]))

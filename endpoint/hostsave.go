@@ -54,6 +54,8 @@ type savedHostChannel struct {
 	ReplySINT       uint8
 	Stale, Trusted  bool
 	Busy            bool
+	Stopped         bool
+	Held            []savedHeld
 }
 
 type savedSocket struct{ Endpoint, Service, Silo vmbus.GUID }
@@ -138,6 +140,7 @@ func (h *Host) saveChannel(c *hostChannel, entries map[offers.Key]int) savedHost
 		Offer: c.id, Entry: entries[c.entry.Key], Open: uint8(c.open), Request: c.request, OpenID: c.openID,
 		Reopen: c.reopen, Pending: c.pending, Modify: c.modify, NextVP: c.nextVP,
 		ReplyVP: c.reply.VP, ReplySINT: c.reply.SINT, Stale: c.stale, Trusted: c.trusted, Busy: busy,
+		Stopped: c.stopped, Held: h.saveHeld(c),
 	}
 }
 

@@ -101,6 +101,7 @@ type nextAction struct {
 // disconnect releases every channel and ends the connection; next follows.
 func (h *Host) disconnect(on HostEvent, next nextAction) {
 	h.after = next
+	immediate := on == Contacts && h.opts.Dialect.ResetOnContact
 	already := h.state == Disconnecting
 	if h.move(on) != nil || h.state != Disconnecting {
 		return
@@ -124,6 +125,9 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 		}
 		h.releaseGPADLs(c)
 		h.releaseOpen(c, event)
+		if c.stopped || immediate { // neither waits for the device
+			h.abandon(c)
+		}
 	}
 	h.table.Disconnect(func(e *offers.Entry) bool { return h.byEntry[e].open.Reserved() })
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {

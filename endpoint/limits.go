@@ -14,6 +14,13 @@ const (
 	// one waits, so besides them there are only answers to requests a device is
 	// working on (faults.md 5).
 	MaxOutgoingMessages = 128
+	// MaxHeldOperations is the number of opens, closes and modifications that may
+	// wait for a stopped device: one ModifyChannel, and one open or close behind
+	// it, since the guest may not ask for another before that is answered
+	// (faults.md HC-08). What its GPADLs wait for is bounded by their own limit,
+	// channel.MaxGPADLs; what the device has to be told of a guest that is gone, by
+	// what it holds.
+	MaxHeldOperations = 2
 	// MessagePort and MultiClientPort are the connection ids a host listens on
 	// for the whole life of the VM (vmbus-control.md 1.3).
 	MessagePort     = 1

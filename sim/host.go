@@ -30,6 +30,9 @@ type HostOptions struct {
 	Trace trace.Sink
 	// Seed makes endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Dialect selects what other hosts do where sources disagree, and what real
+	// kernels need; the zero value is what the specification says.
+	Dialect endpoint.Dialect
 }
 
 // A Host is a Hyper-V host.
@@ -65,12 +68,20 @@ type Attachment struct {
 // Attach serves a guest that is reached through port and whose pages are mem,
 // under the VM id vmid. name labels its traces.
 func (h *Host) Attach(name string, vmid uuid.UUID, mem guestmem.Memory, port synic.Port) (*Attachment, error) {
+	return h.AttachDialect(name, vmid, mem, port, h.opts.Dialect)
+}
+
+// Dialect returns the dialect of HostOptions.
+func (h *Host) Dialect() endpoint.Dialect { return h.opts.Dialect }
+
+// AttachDialect is Attach for a guest that needs a dialect of its own.
+func (h *Host) AttachDialect(name string, vmid uuid.UUID, mem guestmem.Memory, port synic.Port, d endpoint.Dialect) (*Attachment, error) {
 	peer, err := h.sockets.AddGuest(vmid)
 	if err != nil {
 		return nil, fmt.Errorf("sim: guest %v: %w", vmid, err)
 	}
 	bus, err := live.NewHost(live.HostOptions{
-		Core:   endpoint.HostOptions{MaxVersion: h.opts.MaxVersion, Features: h.opts.Features},
+		Core:   endpoint.HostOptions{MaxVersion: h.opts.MaxVersion, Features: h.opts.Features, Dialect: d},
 		Memory: mem, Port: port, Trace: trace.New(h.opts.Trace, name),
 		Connected: peer.Connected, Gone: peer.Gone, SocketRequested: peer.Requested,
 	})

@@ -146,6 +146,7 @@ func (g *Guest) act(a endpoint.Action) {
 				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
 				monitor: g.monitorOf(o), bit: g.core.Negotiated().Version < vmbus.Win7 || o.offer.IsDedicated&1 == 0,
 			})
+			o.driver.Doorbell() // what the host wrote before the OpenResult it may have signalled to nobody (faults.md GC-14)
 		}
 	case endpoint.OpenFailed:
 		if o := g.openings[a.Channel]; o != nil {

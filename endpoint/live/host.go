@@ -172,6 +172,9 @@ func (h *Host) ports() []uint32 {
 // post takes one message off the guest's hands; with the queue full the guest
 // retries.
 func (h *Host) post(port uint32, payload []byte) synic.Status {
+	if h.opts.Core.Dialect.Refuses(payload) {
+		return synic.StatusInvalidHypercallInput
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.queue) >= endpoint.MaxIncomingMessages {

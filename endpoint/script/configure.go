@@ -65,6 +65,7 @@ func dialect(a *args) endpoint.Dialect {
 		"no-version-echo": &x.NoVersionEcho, "pad-messages": &x.PadMessages, "monitor-id-zero": &x.MonitorIDZero,
 		"silent-gpadl": &x.SilentGPADL, "global-gpadls": &x.GlobalGPADLs, "ignore-releases": &x.IgnoreReleases,
 		"answer-every-unload": &x.AnswerEveryUnload, "message-vp-below-3.0": &x.MessageVPBelow30, "no-reserved": &x.NoReserved,
+		"reject-unknown": &x.RejectUnknown, "reset-on-contact": &x.ResetOnContact, "answer-rescinded-opens": &x.AnswerRescindedOpens,
 	} {
 		*set = a.has(name)
 	}

@@ -37,6 +37,12 @@ var commands = []command{
 		w.Manual = a.word("answer", "auto", "auto", "manual") == "manual"
 		return nil
 	}},
+	{"stop", "[offer=N]", "a device stops: nothing is asked of it", func(w *World, a *args) error {
+		return w.Host.StopDevice(endpoint.OfferID(num[uint64](a, "offer", 1)))
+	}},
+	{"start", "[offer=N]", "a stopped device starts again", func(w *World, a *args) error {
+		return w.Host.StartDevice(endpoint.OfferID(num[uint64](a, "offer", 1)))
+	}},
 	{"answer", "[status=N]", "a manual device answers its oldest request", (*World).answerOldest},
 
 	// The guest and its drivers.
@@ -193,7 +199,12 @@ func (w *World) open(a *args) error {
 // postBytes is raw bytes of a hostile guest.
 func (w *World) postBytes(a *args) error {
 	port := num[uint32](a, "port", 1)
-	return w.hexLines(a, func(b []byte) error { return w.Host.Receive(port, b) })
+	return w.hexLines(a, func(b []byte) error {
+		if w.Host.Refuses(b) {
+			return errRefusedPost
+		}
+		return w.Host.Receive(port, b)
+	})
 }
 
 // hexLines hands each line of hexadecimal input, spaces and comments aside, to

@@ -16,6 +16,10 @@ import (
 func (w *World) send(a *args) error {
 	from := endpoint.Source{Port: num[uint32](a, "port", 1), Trusted: a.has("trusted")}
 	if b := a.message(); b != nil {
+		if w.Host.Refuses(b) {
+			w.log("the hypervisor refuses the post")
+			return nil
+		}
 		w.dropped("host", w.Host.ReceiveFrom(from, b))
 	}
 	return nil

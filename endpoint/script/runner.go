@@ -85,7 +85,7 @@ const worldUsage = "[guest=VERSION] [newest=VERSION] [min=VERSION] [max=VERSION]
 	"[own-flags] [short-dial] [absolute-order] [redirect-sint=N] [setup-failure=openvmm] [trusted] [raw] [mute] " +
 	"[message-connection=N] [signal-base=N] [failure-status=N] " +
 	"[no-version-echo] [pad-messages] [monitor-id-zero] [silent-gpadl] [global-gpadls] [ignore-releases] [answer-every-unload] " +
-	"[message-vp-below-3.0] [no-reserved]"
+	"[message-vp-below-3.0] [no-reserved] [reject-unknown] [reset-on-contact] [answer-rescinded-opens]"
 
 // A Usage describes one directive.
 type Usage struct {

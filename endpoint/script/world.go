@@ -1,6 +1,7 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -49,6 +50,13 @@ func NewWorldOf(host endpoint.HostOptions, guest endpoint.GuestOptions) *World {
 // Trace returns what has happened since the last directive.
 func (w *World) Trace() string { return w.trace.String() }
 
+// Forget empties the trace, and the list of socket requests for "accept" and
+// "refuse": for long runs that do without them.
+func (w *World) Forget() {
+	w.trace.Reset()
+	w.dialed = nil
+}
+
 // Asked returns the requests of the host that a manual device has not answered.
 func (w *World) Asked() []endpoint.Action { return w.asked }
 
@@ -91,6 +99,11 @@ func (w *World) post() bool {
 	}
 	if m, ok := w.Guest.NextMessage(); ok {
 		w.logMessage("guest>host", m.Message, fmt.Sprintf(" port=%d", m.Port))
+		if !w.Mute && w.Host.Refuses(m.Payload) {
+			w.log("the hypervisor refuses the post")
+			w.Guest.PostFailed(errRefusedPost)
+			return true
+		}
 		w.Guest.MessageSent()
 		if !w.Mute {
 			w.toHost = append(w.toHost, m)
@@ -116,6 +129,10 @@ func (w *World) receive() bool {
 	}
 	return false
 }
+
+// errRefusedPost is what a guest's kernel makes of INVALID_HYPERCALL_INPUT
+// (vmbus-control.md 9.6).
+var errRefusedPost = errors.New("HV_STATUS_INVALID_HYPERCALL_INPUT")
 
 func (w *World) dropped(side string, err error) {
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/internal/kerneltest"
 	"github.com/hvlab/hvlab/offers"
+	"github.com/hvlab/hvlab/sim"
+	"github.com/hvlab/hvlab/sim/kvmguest"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/synic"
 	"github.com/stretchr/testify/require"
@@ -194,6 +196,35 @@ func rescindDuringOpen(t *testing.T, w *world, between *detour) {
 	_, err := w.agent.Accept(t.Context(), 6000, 500*time.Millisecond)
 	require.Equal(t, "ETIMEDOUT", errno(t, err), "there is nothing to accept")
 	require.Equal(t, results, w.count("OpenResult"), "an open of a rescinded channel gets no answer")
+}
+
+// TestKernelRescindAnswered: a host that answers the overtaken open does the kernel
+// no harm; one that does not may leave a Linux 6.1 asleep (endpoint.Dialect).
+func TestKernelRescindAnswered(t *testing.T) {
+	between := &detour{}
+	w := bootTo(t, setup{
+		host: sim.HostOptions{Dialect: kvmguest.Dialect(endpoint.Dialect{})},
+		port: func(p synic.Port) synic.Port {
+			between.Port = p
+			return between
+		},
+	})
+	ctx := t.Context()
+	require.NoError(t, w.agent.Listen(ctx, 6000))
+	for range 3 {
+		results := w.count("OpenResult")
+		between.keep(vmbus.TypeOpenChannel)
+		d := w.offer(dialOffer(6000), false)
+		w.eventually("the guest asks to open", func() bool { return between.waiting() > 0 })
+		d.offered.Revoke()
+		between.deliver()
+		require.NoError(t, await(t, "the release", d.gone))
+		if w.count("OpenResult") > results { // else the release was quicker: the id was nobody's
+			require.Equal(t, uint32(vmbus.StatusFailure), last(w.fields("OpenResult", "status")))
+		}
+	}
+	w.contented()
+	w.shutdown(ctx)
 }
 
 // rescindConnect: our host hears no OpenChannel after a connect of the guest

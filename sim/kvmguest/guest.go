@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/sim"
@@ -21,15 +22,23 @@ type Guest struct {
 	id         uuid.UUID
 }
 
+// Dialect is d with what a real kernel needs beyond the specification: an answer
+// to an OpenChannel that a rescind has overtaken. Without one Linux 6.1 may sleep
+// for ever, and its whole bus with it.
+func Dialect(d endpoint.Dialect) endpoint.Dialect {
+	d.AnswerRescindedOpens = true
+	return d
+}
+
 // Attach builds the machine and attaches it to host; Run boots it. name labels
-// its traces. The errors are those of New and of sim.Host.Attach.
+// its traces; the host speaks Dialect to it. The errors are those of New and of sim.Host.Attach.
 func Attach(host *sim.Host, name string, o Options) (*Guest, error) {
 	vm, err := New(o)
 	if err != nil {
 		return nil, err
 	}
 	g := &Guest{vm: vm, host: host, id: uuid.New()}
-	g.attachment, err = host.Attach(name, g.id, vm.Memory(), vm.Port())
+	g.attachment, err = host.AttachDialect(name, g.id, vm.Memory(), vm.Port(), Dialect(host.Dialect()))
 	if err != nil {
 		return nil, errors.Join(err, vm.Close())
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/sim"
 	"github.com/hvlab/hvlab/sim/bridge"
 	"github.com/hvlab/hvlab/sim/kvmguest"
@@ -97,7 +98,7 @@ func (s *session) setUp() (err error) {
 		return err
 	}
 	s.atEnd(func() { _ = s.vm.Close() }) // always nil
-	s.host, err = sim.NewHost(sim.HostOptions{MaxVersion: o.MaxVersion, Trace: s.message})
+	s.host, err = sim.NewHost(sim.HostOptions{MaxVersion: o.MaxVersion, Trace: s.message, Dialect: kvmguest.Dialect(endpoint.Dialect{})})
 	if err != nil {
 		return err
 	}
