@@ -28,6 +28,9 @@
 // with a FIN packet, and the host rescinds the offer. Nothing else ends a
 // channel: a Linux guest waits for that rescind without any bound.
 //
+// A Windows host keeps a list of services, package registry, that it can be told
+// to insist on (HostOptions.Services and Strict).
+//
 // What a peer does to a ring or a message ends at worst its own connection. What
 // is in the rings when a channel ends is copied out and stays readable.
 //

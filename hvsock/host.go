@@ -14,6 +14,7 @@ import (
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/hvsock/registry"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -23,6 +24,15 @@ type HostOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Services are the registered services (GuestCommunicationServices), with
+	// their permissions; nil means that there are none.
+	Services *registry.Registry
+	// Strict refuses services that are not registered, as Windows does: EACCES
+	// to the host's programs, a refusal to guests. Otherwise anything goes.
+	Strict bool
+	// Trustees are who the host's programs are to Services' security
+	// descriptors; nil means administrators.
+	Trustees []string
 	// Clock is the time; nil is the system's.
 	Clock live.Clock
 }
@@ -30,6 +40,7 @@ type HostOptions struct {
 // A HostStack is the Hyper-V sockets of one host, over any number of guests.
 type HostStack struct {
 	opts       HostOptions
+	unwatch    func()
 	root       site       // the host's own sockets, outside any container
 	containers containers // of the host itself
 	rnd        *random
@@ -48,8 +59,14 @@ func NewHostStack(opts HostOptions) *HostStack {
 	if opts.Clock == nil {
 		opts.Clock = live.SystemClock()
 	}
+	if opts.Services == nil {
+		opts.Services = registry.New()
+	}
+	if opts.Trustees == nil {
+		opts.Trustees = []string{registry.Administrators, registry.Users}
+	}
 	rnd := newRandom(opts.Seed)
-	return &HostStack{
+	s := &HostStack{
 		opts:     opts,
 		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd}, opts.Clock)},
 		rnd:      rnd,
@@ -58,6 +75,8 @@ func NewHostStack(opts HostOptions) *HostStack {
 		silos:    map[uuid.UUID]*HostGuest{},
 		handlers: map[uuid.UUID]*func(*Request){},
 	}
+	s.unwatch = opts.Services.Watch(s.serviceChanged)
+	return s
 }
 
 // A HostGuest is one guest as the host's sockets see it. Its Connected, Gone
@@ -214,6 +233,10 @@ func (g *HostGuest) add(k *hostSocket, timeout time.Duration) {
 // handler's business (HandleRequests).
 func (g *HostGuest) Requested(r endpoint.SocketRequested) {
 	service, from := r.Service.UUID(), g.connector(r.Silo)
+	if g.stack.opts.Services.MayServe(g.stack.question(service)) != nil {
+		g.bus.RefuseSocket(r)
+		return
+	}
 	l := g.stack.root.listener(service, fromChild, from, ParentIsVMHost)
 	if l == nil {
 		g.unclaimed(r)
@@ -345,6 +368,7 @@ func (s *HostStack) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.unwatch()
 	s.root.listeners.closeAll()
 	for _, c := range s.containers.all() {
 		_ = c.Close() // closed meanwhile is closed too

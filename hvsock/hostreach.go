@@ -13,10 +13,16 @@ import (
 
 // Listen accepts connections on addr.ServiceID. addr.VMID is Wildcard; Children,
 // for connections of guests and containers; the id of one of them; or Loopback,
-// for those of the host itself.
+// for those of the host itself. A bind that the registered services do not permit
+// is EACCES.
 func (s *HostStack) Listen(addr Addr) (*Listener, error) {
 	if named(addr.VMID) && !s.root.mayBind(addr.VMID) { // a physical host has neither parent nor silo host
 		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
+	}
+	q := s.question(addr.ServiceID)
+	q.Wildcard = addr.VMID == Wildcard || addr.VMID == Children
+	if err := s.opts.Services.MayBind(q); err != nil {
+		return nil, listenError(addr, err)
 	}
 	return s.root.listeners.open(addr, s.opts.Backlog)
 }
@@ -74,6 +80,9 @@ func (s *HostStack) dialGuest(ctx context.Context, addr Addr) (*Conn, error) {
 	s.mu.Unlock()
 	if g == nil {
 		return nil, dialError(Addr{}, addr, syscall.EHOSTUNREACH)
+	}
+	if err := s.opts.Services.MayConnect(s.question(addr.ServiceID)); err != nil {
+		return nil, dialError(Addr{}, addr, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))

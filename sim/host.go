@@ -11,6 +11,7 @@ import (
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/hvsock/registry"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
@@ -26,6 +27,12 @@ type HostOptions struct {
 	Features vmbus.Features
 	// Backlog is the number of connections a listener queues; 0 means 128.
 	Backlog int
+	// Services are the services registered on the host, with who may use them:
+	// the registry key GuestCommunicationServices. nil means that there are none.
+	Services *registry.Registry
+	// Strict refuses services that are not registered, as Windows does: EACCES
+	// to the host's programs, ECONNREFUSED to guests. Otherwise anything goes.
+	Strict bool
 	// Trace gets every control message of every guest, as the host sees them.
 	Trace trace.Sink
 	// Seed makes endpoint ids repeatable; 0 means random.
@@ -52,8 +59,10 @@ func NewHost(opts HostOptions) (*Host, error) {
 		return nil, fmt.Errorf("sim: VMBus version %v does not exist", opts.MaxVersion)
 	}
 	return &Host{
-		opts:    opts,
-		sockets: hvsock.NewHostStack(hvsock.HostOptions{Backlog: opts.Backlog, Seed: opts.Seed}),
+		opts: opts,
+		sockets: hvsock.NewHostStack(hvsock.HostOptions{
+			Backlog: opts.Backlog, Seed: opts.Seed, Services: opts.Services, Strict: opts.Strict,
+		}),
 	}, nil
 }
 
@@ -104,8 +113,8 @@ func (a *Attachment) Close() {
 
 // Listen accepts connections of guests on addr.ServiceID. The VM id is
 // hvsock.Wildcard, hvsock.Children, hvsock.Loopback or the id of one guest or
-// container; a nil service id picks a free port. Errors are *net.OpError around EADDRINUSE,
-// EADDRNOTAVAIL or ENODEV.
+// container; a nil service id picks a free port. Errors are *net.OpError around
+// EADDRINUSE, EADDRNOTAVAIL, EACCES (see HostOptions.Services) or ENODEV.
 func (h *Host) Listen(addr hvsock.Addr) (*hvsock.Listener, error) { return h.sockets.Listen(addr) }
 
 // Dial connects to a service of the guest or container addr.VMID, or of the host

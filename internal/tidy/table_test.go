@@ -50,7 +50,8 @@ var layers = map[string]layer{
 	// The conformance suite is a test helper that other modules import, so it
 	// stands beside hvsock and may use test libraries.
 	"hvsock/hvsocktest": {floor: 4, beside: []string{"hvsock"}, modules: anyModule},
-	"hvsock":            {floor: 4, modules: core},
+	"hvsock":            {floor: 4, beside: []string{"hvsock/registry"}, modules: core},
+	"hvsock/registry":   {floor: 4, modules: core},
 	"endpoint/live":     {floor: 3, beside: []string{"endpoint"}, modules: core},
 	"endpoint/script":   {floor: 3, beside: []string{"endpoint"}, modules: core},
 	"endpoint":          {floor: 3, modules: core},
