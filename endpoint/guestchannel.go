@@ -94,7 +94,7 @@ func (g *Guest) rescind(id vmbus.ChannelID) error {
 // OpenFailed follows. An error matching vmbus.ErrState means nothing was sent.
 func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	c := g.channels[id]
-	if c == nil || c.item.Rescinded() {
+	if c == nil || c.item.Rescinded() || g.state == GuestUnloading { // the unload ends without an answer
 		return fmt.Errorf("endpoint: channel %d is not offered: %w", id, vmbus.ErrState)
 	}
 	if err := g.paramsAllowed(p); err != nil {

@@ -231,34 +231,3 @@ func TestRestoredWorld(t *testing.T) {
 	})
 }
 
-// FuzzRestore gives both restores any contents behind a digest that fits.
-func FuzzRestore(f *testing.F) {
-	w := busyWorld(f)
-	for range 100 {
-		w.Step()
-	}
-	for _, save := range []func() ([]byte, error){w.Host.Save, w.Guest.Save} {
-		b, err := save()
-		require.NoError(f, err)
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < endpoint.SavedHead+sha256.Size {
-			return
-		}
-		b = resealed(bytes.Clone(b))
-		if h, err := endpoint.RestoreHost(w.Host.Options(), b); err == nil {
-			again, err := h.Save()
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(b, again), "one encoding of a value")
-			resetRestored(t, h)
-		}
-		if g, err := endpoint.RestoreGuest(w.Guest.Options(), b); err == nil {
-			again, err := g.Save()
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(b, again), "one encoding of a value")
-			_ = g.Unload() // it may not be connected
-			_ = g.Receive(vmbus.Append(nil, &vmbus.UnloadComplete{}))
-		}
-	})
-}

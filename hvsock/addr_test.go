@@ -214,41 +214,6 @@ func TestSockaddrVM(t *testing.T) {
 	}
 }
 
-// FuzzParseAddr: what is accepted survives its own text and both binary forms;
-// what is not is an *AddrError.
-func FuzzParseAddr(f *testing.F) {
-	for name := range vmNames {
-		f.Add(name + ":5000")
-	}
-	for _, text := range []string{
-		"", ":", "5000", "host(2):5000", "vm(4294967295):0", "vm():1", "(2):1", "2:2:2",
-		someVM + ":" + someVM, Addr{Children, ServiceIDFromPort(1)}.String(),
-	} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		a, err := ParseAddr(text)
-		if err != nil {
-			if _, ok := err.(*AddrError); !ok || a != (Addr{}) {
-				t.Fatalf("ParseAddr(%q) = %v, %v", text, a, err)
-			}
-			return
-		}
-		if again, err := ParseAddr(a.String()); err != nil || again != a {
-			t.Fatalf("%q is %v, whose text is %v, %v", text, a, again, err)
-		}
-		b := a.SockaddrHV()
-		if again, err := ParseSockaddrHV(b[:]); err != nil || again != a {
-			t.Fatalf("%q is %v, whose SOCKADDR_HV is %v, %v", text, a, again, err)
-		}
-		if v, ok := a.VSock(); ok {
-			if again, ok := v.Addr(); !ok || again != a {
-				t.Fatalf("%q is %v, whose vsock view is %v", text, a, again)
-			}
-		}
-	})
-}
-
 func ExampleParseAddr() {
 	a, err := ParseAddr("host(2):2761")
 	fmt.Println(a, err)

@@ -1,0 +1,72 @@
+package fuzz
+
+import (
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var fuzzFunc = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
+
+// The table in doc.go is where people look for the targets, so it has them all,
+// and each of ours is listed by Targets.
+func TestTableOfTargets(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	found := 0
+	module := os.DirFS("..")
+	require.NoError(t, fs.WalkDir(module, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		text, err := fs.ReadFile(module, name)
+		for _, m := range fuzzFunc.FindAllSubmatch(text, -1) {
+			found++
+			require.Regexp(t, `(?m)^//\t.*\b`+string(m[1])+` `, string(doc), "%s is missing in doc.go", name)
+			if strings.HasPrefix(name, "fuzz/") {
+				byName(t, strings.TrimPrefix(string(m[1]), "Fuzz"))
+			}
+		}
+		return err
+	}))
+	require.Equal(t, found, strings.Count(string(doc), "//	")-strings.Count(string(doc), "//	\n"), "doc.go lists targets that do not exist")
+	for _, target := range Targets() {
+		require.NotEmpty(t, target.Input)
+		require.NotEmpty(t, target.Property)
+	}
+}
+
+// Without the module's testdata, as other engines run them, the targets still
+// have seeds.
+func TestSeedsHoldWithoutTestdata(t *testing.T) {
+	for _, target := range Targets() {
+		seeds, err := target.Seeds(nil)
+		require.NoError(t, err, target.Name)
+		require.NotEmpty(t, seeds, target.Name)
+		for _, s := range seeds {
+			require.NoError(t, target.Run(s), "%s %x", target.Name, s)
+		}
+	}
+}
+
+// A target keeps nothing of its input and runs the same way twice: what a
+// campaign finds can be found again.
+func TestTargetsRepeat(t *testing.T) {
+	for _, target := range Targets() {
+		seeds, err := target.Seeds(os.DirFS("../testdata"))
+		require.NoError(t, err)
+		for _, s := range seeds {
+			before := string(s)
+			require.NoError(t, target.Run(s))
+			require.NoError(t, target.Run(s))
+			require.Equal(t, before, string(s), target.Name)
+			for i := range s { // a hostile caller of ours: the target must not have kept it
+				s[i] ^= 0xFF
+			}
+		}
+	}
+}
