@@ -43,6 +43,7 @@
 //
 //	sim/bridge                    FuzzHandshake      the hybrid-vsock line: at most 45 bytes are read, nothing is lost
 //	sim/kvmguest                  FuzzParseKernel    kernel images: what is accepted can be loaded, the entry lies inside
+//	hvsock/registry               FuzzLoad           .reg files of registered services
 //	endpoint/script               FuzzScenarioFile   scenario files
 //	cmd/hvlab/internal/decode     FuzzDecode         the decode command
 //	cmd/hvlab/internal/decode     FuzzBytes          its reader of hexadecimal text

@@ -26,7 +26,9 @@ func TestTableOfTargets(t *testing.T) {
 		text, err := fs.ReadFile(module, name)
 		for _, m := range fuzzFunc.FindAllSubmatch(text, -1) {
 			found++
-			require.Regexp(t, `(?m)^//\t.*\b`+string(m[1])+` `, string(doc), "%s is missing in doc.go", name)
+			if !strings.Contains(string(doc), string(m[1])+" ") {
+				t.Errorf("%s of %s is missing in doc.go", m[1], name)
+			}
 			if strings.HasPrefix(name, "fuzz/") {
 				byName(t, strings.TrimPrefix(string(m[1]), "Fuzz"))
 			}
