@@ -9,6 +9,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/hvsock/native"
+	"github.com/hvlab/hvlab/hvsock/registry"
 	"github.com/hvlab/hvlab/sim"
 )
 
@@ -31,14 +33,17 @@ func main() {
 }
 
 func run(out io.Writer) error {
-	// 1. Register. A real host wants this line once, from an administrator; the
-	// simulated one is open to every service unless told otherwise.
+	// 1. Register. On a real host an administrator does that once, with the line
+	// that is printed here; the simulated one is as strict, and keeps its own key.
+	services := registry.New(registry.Service{ID: demo, ElementName: "HV Socket Demo"})
 	fmt.Fprintln(out, native.RegisterCommand(demo, "HV Socket Demo"))
-	host, err := sim.NewHost(sim.HostOptions{})
+	host, err := sim.NewHost(sim.HostOptions{Services: services, Strict: true})
 	if err != nil {
 		return err
 	}
 	defer host.Close()
+	_, err = host.Listen(hvsock.Addr{VMID: hvsock.Children, ServiceID: uuid.New()})
+	fmt.Fprintln(out, "a service that is not registered is denied:", errors.Is(err, os.ErrPermission))
 
 	// 2. Listen, for connections of any of this host's guests.
 	l, err := host.Listen(hvsock.Addr{VMID: hvsock.Children, ServiceID: demo})

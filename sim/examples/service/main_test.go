@@ -11,6 +11,7 @@ func TestOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `New-Item -Path 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Virtualization\GuestCommunicationServices' -Name '6bbb51c9-7a0c-4bd0-93b5-6a3d5c6bd0f1' | New-ItemProperty -Name ElementName -Value 'HV Socket Demo'
+a service that is not registered is denied: true
 the host says: hello
 the host says: is anybody there?
 `
