@@ -175,8 +175,12 @@ type (
 		Status            uint32
 	}
 	// Disconnected says the connection is over: after Guest.Unload, or because
-	// the host broke the protocol (Err).
-	Disconnected struct{ Err error }
+	// the host broke the protocol (Err). Kept says that the host was not heard to
+	// let go of the pages it was given: nobody may use them again.
+	Disconnected struct {
+		Err  error
+		Kept bool
+	}
 )
 
 func (Connected) action()          {}

@@ -293,7 +293,7 @@ func (g *Guest) dispatch(m vmbus.Message) error {
 			return &DropError{Message: m.Type(), Reason: "nothing was unloaded", Cause: err}
 		}
 		g.forgetAll(true)
-		g.disconnected()
+		g.disconnected(true)
 		return nil
 	}
 	return &DropError{Message: m.Type(), Reason: "this guest has no use for it"}
@@ -380,8 +380,9 @@ func (g *Guest) Unload() error {
 	return nil
 }
 
-func (g *Guest) disconnected() {
-	g.emit(Disconnected{g.cause})
+// disconnected says that the connection is over; letGo as in forgetAll.
+func (g *Guest) disconnected(letGo bool) {
+	g.emit(Disconnected{Err: g.cause, Kept: !letGo})
 	g.cause = nil
 }
 
@@ -397,7 +398,7 @@ func (g *Guest) end(err error) {
 	}
 	g.endChannels()
 	g.forgetAll(false)
-	g.disconnected()
+	g.disconnected(false)
 }
 
 // endChannels tells the driver of every channel that it is over.

@@ -29,5 +29,5 @@ func (g *Guest) unloadWhenClosed() {
 	_ = g.move(UnloadCompletes) // legal: the guest is unloading
 	g.forgetAll(true)
 	g.post(&vmbus.Unload{})
-	g.disconnected()
+	g.disconnected(true)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
@@ -121,10 +122,13 @@ type Guest struct {
 	doorbells [vmbus.MaxChannels + 1]atomic.Pointer[Driver]
 	legacy    atomic.Bool // events come through the interrupt page
 	retry     retry
+	drops     dropLog
 
-	connected func(error) // owned by the loop: told the outcome of BeginConnect, once
-	unloading Timer       // owned by the loop: bounds BeginClose
-	unloadErr error       // written before gone is closed
+	connected func(error)   // owned by the loop: told the outcome of BeginConnect, once
+	unloading Timer         // owned by the loop: ticks until BeginClose is done
+	waited    time.Duration // owned by the loop: how long that has taken
+	kept      bool          // owned by the loop: the host may still use our pages
+	unloadErr error         // written before gone is closed
 	gone      chan struct{}
 	goneOnce  sync.Once
 	dropped   atomic.Uint64
@@ -142,6 +146,7 @@ func NewGuest(opts GuestOptions) (*Guest, error) {
 		gone:      make(chan struct{}),
 	}
 	g.loop = newLoop(g, opts.Manual)
+	g.drops = dropLog{tracer: opts.Trace, side: trace.Guest, clock: g.clock}
 	if err := g.setupSynIC(); err != nil {
 		return nil, err
 	}
@@ -299,7 +304,11 @@ func (g *Guest) startOpen(id vmbus.ChannelID, r RingOptions, d Driver) {
 // CloseChannel gives up a channel that d opened or is opening. The driver must have
 // stopped using the rings. It does nothing once the channel is closed.
 func (g *Guest) CloseChannel(id vmbus.ChannelID, d Driver) {
-	g.loop.do(func() {
+	queue := g.loop.do
+	if putback.On(putback.HV09) {
+		queue = g.loop.call
+	}
+	queue(func() {
 		if o := g.openings[id]; o != nil && o.driver == d {
 			g.closeChannel(id, o)
 		}
@@ -307,7 +316,9 @@ func (g *Guest) CloseChannel(id vmbus.ChannelID, d Driver) {
 }
 
 func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
-	g.doorbells[o.flag].Store(nil)
+	if !putback.On(putback.GC02) {
+		g.doorbells[o.flag].Store(nil)
+	}
 	o.open = false
 	// It may be closing already: then there is nothing to do.
 	_ = g.core.Close(id)
@@ -338,7 +349,7 @@ func (g *Guest) ModifyChannel(id vmbus.ChannelID, vp uint32, done func(error)) {
 // modified ends a ModifyChannel: whatever was raised on the old VP before the
 // move is taken now (faults.md GC-10).
 func (g *Guest) modified(a endpoint.ChannelModified) {
-	if a.OldVP < uint32(len(g.vps)) {
+	if a.OldVP < uint32(len(g.vps)) && !putback.On(putback.GC10) {
 		g.drainFlags(a.OldVP)
 	}
 	g.finishModify(a.Channel, a.Err)
@@ -393,6 +404,9 @@ func (g *Guest) Dropped() uint64 { return g.dropped.Load() }
 // (faults.md GC-09).
 const unloadTimeout = 100 * time.Second
 
+// unloadReport is how often a trace says that it has not let go yet.
+const unloadReport = 5 * time.Second
+
 // Close unloads the bus: it returns when the host has let go of every page, or
 // after 100 s with an error; the pages then stay out of use.
 func (g *Guest) Close() error {
@@ -410,7 +424,7 @@ func (g *Guest) Close() error {
 func (g *Guest) BeginClose() bool {
 	return g.loop.do(func() {
 		if g.unloading == nil {
-			g.unloading = g.clock.AfterFunc(unloadTimeout, func() { g.loop.do(g.unloadTimedOut) })
+			g.unloading = g.clock.AfterFunc(unloadReport, func() { g.loop.do(g.unloadWaits) })
 		}
 		if g.core.Unload() != nil { // not connected
 			g.finish(nil)
@@ -418,13 +432,23 @@ func (g *Guest) BeginClose() bool {
 	})
 }
 
-// unloadTimedOut ends an unload that the host does not complete.
-func (g *Guest) unloadTimedOut() {
+// unloadWaits runs every 5 s of an unload, and ends one that the host does not
+// complete.
+func (g *Guest) unloadWaits() {
 	select {
 	case <-g.gone:
 		return
 	default:
 	}
+	g.waited += unloadReport
+	if g.waited < unloadTimeout && !(putback.On(putback.GC09) && g.waited >= 10*time.Second) {
+		if g.opts.Trace.On() {
+			g.opts.Trace.Emit(trace.Event{Dir: trace.Guest, Name: "unload waits", Fields: []trace.Field{{Name: "seconds", Value: int(g.waited.Seconds())}}})
+		}
+		g.unloading.Reset(unloadReport)
+		return
+	}
+	g.kept = true
 	g.unloadErr = fmt.Errorf("live: the host did not complete the unload within %v", unloadTimeout)
 	g.finish(g.unloadErr)
 }
@@ -449,7 +473,9 @@ func (g *Guest) shutdown() {
 			_ = g.opts.Port.WriteMSR(uint32(vp), msr, 0) // the registers exist: they were written before
 		}
 	}
-	g.opts.Memory.Free(g.own)
+	if !g.kept || putback.On(putback.GC09) { // else nobody may use them again (faults.md GC-16)
+		g.opts.Memory.Free(g.own)
+	}
 }
 
 // abandon ends a channel whose connection is gone.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
@@ -20,7 +21,13 @@ func (g *Guest) actOne() bool {
 
 // receiveOne hands the core one message of the host.
 func (g *Guest) receiveOne() bool {
+	if putback.On(putback.HC07) && g.retry.waiting {
+		return false
+	}
 	for vp := range g.vps {
+		if putback.On(putback.GC08) && uint32(vp) != g.opts.Core.TargetVP {
+			continue
+		}
 		if g.takeMessage(uint32(vp)) {
 			return true
 		}
@@ -42,6 +49,9 @@ func (g *Guest) takeMessage(vp uint32) bool {
 	if synic.FreeSlot(page, endpoint.VMBusSINT) { // more is waiting for the slot
 		_ = g.opts.Port.WriteMSR(vp, synic.MSREOM, 0) // write-only, always accepted
 	}
+	if putback.On(putback.GC06) {
+		m, _ = synic.ReadSlot(page, endpoint.VMBusSINT)
+	}
 	if m.Type != synic.MessageTypeVMBus {
 		return true
 	}
@@ -50,7 +60,7 @@ func (g *Guest) takeMessage(vp uint32) bool {
 	}
 	if err := g.core.Receive(m.Payload()); err != nil {
 		g.dropped.Add(1)
-		traceDrop(g.opts.Trace, "guest", err)
+		g.drops.note(err)
 	}
 	return true
 }
@@ -71,7 +81,7 @@ func (g *Guest) postOne() bool {
 	case status == synic.StatusSuccess:
 		g.core.MessageSent()
 		g.retry.attempts = 0
-	case g.transient(m, status) && g.retry.attempts < maxPostAttempts-1:
+	case g.transient(m, status) && (g.retry.attempts < maxPostAttempts-1 || putback.On(putback.SS09)):
 		g.retry.wait(g.loop, g.clock)
 	default:
 		g.core.PostFailed(status.Err())
@@ -168,6 +178,7 @@ func (g *Guest) act(a endpoint.Action) {
 			g.opts.SocketRefused(a)
 		}
 	case endpoint.Disconnected:
+		g.kept = a.Kept
 		g.finish(a.Err)
 	}
 }

@@ -119,6 +119,7 @@ type Host struct {
 	legacy        switchboard // version 0.13
 	slotBusy      atomic.Bool // the last post found the message slot full
 	dropped       atomic.Uint64
+	drops         dropLog // owned by the loop
 
 	mu    sync.Mutex
 	queue []posted // guest messages not handled yet
@@ -139,6 +140,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 	}
 	h.loop = newLoop(h, opts.Manual)
 	h.monitor.clock = orSystem(opts.Clock)
+	h.drops = dropLog{tracer: opts.Trace, side: trace.Host, clock: h.monitor.clock}
 	for _, port := range h.ports() {
 		err := opts.Port.BindMessages(synic.ConnectionID(port), func(payload []byte) synic.Status { return h.post(port, payload) })
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 	"github.com/hvlab/hvlab/vmbus/synic"
@@ -52,7 +53,7 @@ func (h *Host) receive(p posted) {
 	}
 	if err := h.core.Receive(p.port, p.payload); err != nil {
 		h.dropped.Add(1)
-		traceDrop(h.opts.Trace, "host", err)
+		h.drops.note(err)
 	}
 }
 
@@ -66,12 +67,12 @@ func (h *Host) postOne() bool {
 	payload := m.Payload()
 	h.slotBusy.Store(true) // before the attempt: SlotFree may come at once
 	err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
-	if errors.Is(err, synic.ErrSlotBusy) {
+	if errors.Is(err, synic.ErrSlotBusy) && !putback.On(putback.HC05) {
 		return false // SlotFree kicks the loop
 	}
 	h.slotBusy.Store(false)
 	if err != nil { // the guest named a VP it does not have: nobody will ever read it
-		traceDrop(h.opts.Trace, "host", err)
+		h.drops.note(err)
 		h.core.MessageSent()
 		return true
 	}
@@ -87,7 +88,7 @@ func (h *Host) postOne() bool {
 // comes before it (vmbus-control.md 5.5).
 func (h *Host) sent(m vmbus.Message) {
 	r, ok := m.(*vmbus.OpenResult)
-	if !ok || r.Status != vmbus.StatusSuccess {
+	if !ok || r.Status != vmbus.StatusSuccess || putback.On(putback.GC14) {
 		return
 	}
 	if p := h.open[r.Channel]; p != nil {
@@ -223,7 +224,7 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 		err = h.bindDoorbell(a.Request, p.device)
 	}
 	if err != nil {
-		traceDrop(h.opts.Trace, "host", err)
+		h.drops.note(err)
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}

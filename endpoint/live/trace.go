@@ -1,6 +1,9 @@
 package live
 
 import (
+	"time"
+
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/hvlab/hvlab/vmbus/trace"
 )
@@ -24,9 +27,36 @@ func traceReceived(t *trace.Tracer, dir vmbus.Direction, payload []byte, n vmbus
 	traceMessage(t, dir, m, payload)
 }
 
-// traceDrop records why side dropped what the peer sent.
-func traceDrop(t *trace.Tracer, side string, err error) {
-	if t.On() {
-		t.Emit(trace.Event{Dir: side, Name: "drop", Fields: []trace.Field{{Name: "error", Value: err.Error()}}})
+// A dropLog records why one side dropped what its peer sent: at most
+// maxDropLines lines in a second, then how many there would have been (faults.md
+// GC-19). It belongs to the loop.
+type dropLog struct {
+	tracer *trace.Tracer
+	side   string // trace.Host or trace.Guest
+	clock  Clock
+
+	began time.Time // of the second that is counted
+	lines int       // in that second
+	left  int       // left out since the last line
+}
+
+// maxDropLines is how many drops of one peer are told each second (faults.md 5).
+const maxDropLines = 10
+
+func (d *dropLog) note(err error) {
+	if !d.tracer.On() {
+		return
 	}
+	if now := d.clock.Now(); now.Sub(d.began) >= time.Second || putback.On(putback.GC19) {
+		if d.left > 0 {
+			d.tracer.Emit(trace.Event{Dir: d.side, Name: "drops left out", Fields: []trace.Field{{Name: "count", Value: d.left}}})
+		}
+		d.began, d.lines, d.left = now, 0, 0
+	}
+	if d.lines == maxDropLines {
+		d.left++
+		return
+	}
+	d.lines++
+	d.tracer.Emit(trace.Event{Dir: d.side, Name: "drop", Fields: []trace.Field{{Name: "error", Value: err.Error()}}})
 }

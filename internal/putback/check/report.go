@@ -49,25 +49,32 @@ func report(rows []row, results []result, texts map[string]string, verbose bool)
 	return totals[missed]+totals[broken] == 0
 }
 
-// signs are what a failing test says first, the most telling before the rest.
+// signs are the lines in which a failing test says what it saw.
 var signs = []*regexp.Regexp{
-	regexp.MustCompile(`(?m)^panic: (deadlock.*)$`),
-	regexp.MustCompile(`(?m)^fatal error: (all goroutines are asleep.*)$`),
-	regexp.MustCompile(`(?m)^(panic: .*?)(?: \[recovered.*)?$`),
+	regexp.MustCompile(`(?m)^panic: (.*?)(?: \[recovered.*)?$`),
+	regexp.MustCompile(`(?m)^(fatal error: .*)$`),
+	regexp.MustCompile(`(?m)^\s*Messages:\s*(\S.*)$`),
 	regexp.MustCompile(`(?s)output didn't match expected:.*?\n\s*([-+][a-z][^\n]*)`), // of a scenario
-	regexp.MustCompile(`(?m)^\s*found:\s*\n?\s*(.*)$`),
-	regexp.MustCompile(`(?m)^\s*Messages:\s*(.*)$`),
-	regexp.MustCompile(`(?m)^\s*Error:\s*(.*)$`),
-	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (.*)$`),
-	regexp.MustCompile(`(?m)^(--- FAIL.*)$`),
+	regexp.MustCompile(`(?s)\n\s*found:\s*\n\s*(\S[^\n]*)`),
 }
 
-// symptom is the line of a failing test that says most.
+// weakSigns are for tests that say nothing better.
+var weakSigns = []*regexp.Regexp{
+	regexp.MustCompile(`(?m)^\s*Error:\s*(\S.*)$`),
+	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (\S.*)$`),
+}
+
+// symptom is the first line of a failing test that says what happened.
 func symptom(output string) string {
 	const width = 100
-	for _, s := range signs {
-		if m := s.FindStringSubmatch(output); m != nil && strings.TrimSpace(m[1]) != "" {
-			text := strings.TrimSpace(m[1])
+	for _, list := range [][]*regexp.Regexp{signs, weakSigns} {
+		at, text := len(output), ""
+		for _, s := range list {
+			if m := s.FindStringSubmatchIndex(output); m != nil && m[0] < at {
+				at, text = m[0], strings.TrimSpace(output[m[2]:m[3]])
+			}
+		}
+		if text != "" {
 			return text[:min(len(text), width)]
 		}
 	}

@@ -46,13 +46,21 @@ func in(f Fault, folders ...string) row {
 // rows is the catalogue.
 var rows = []row{
 	in(GC01, "endpoint"),
+	in(GC02, "endpoint/live"),
 	in(GC04, "endpoint"),
 	in(GC05, "endpoint"),
+	in(GC06, "endpoint/live"),
 	in(GC07, "ringbuffer", "vmbus/synic"),
+	in(GC08, "endpoint/live"),
+	in(GC09, "endpoint/live"),
+	in(GC10, "endpoint/live"),
 	in(GC12, "endpoint"),
 	in(GC13, "endpoint"),
+	in(GC14, "endpoint/live"),
 	in(GC15, "endpoint"),
+	in(GC16, "endpoint/live"),
 	in(GC17, "endpoint"),
+	in(GC19, "endpoint/live"),
 	in(GC20, "endpoint"),
 	in(GC21, "endpoint"),
 
@@ -60,7 +68,9 @@ var rows = []row{
 	in(HC02, "endpoint"),
 	in(HC03, "endpoint:TestScriptRestored"),
 	in(HC04, "endpoint"),
+	in(HC05, "endpoint/live"),
 	in(HC06, "endpoint"),
+	in(HC07, "endpoint/live"),
 	in(HC08, "endpoint"),
 	in(HC09, "endpoint"),
 	in(HC10, "endpoint"),
@@ -68,7 +78,7 @@ var rows = []row{
 	in(HC12, "endpoint"),
 	in(HC13, "endpoint"),
 	in(HC14, "endpoint"),
-	in(HC16, "vmbus/synic"),
+	in(HC16, "vmbus/synic", "endpoint/live"),
 	in(HC17, "endpoint"),
 
 	in(RG01, "ringbuffer"),
@@ -86,6 +96,7 @@ var rows = []row{
 	in(RG15, "ringbuffer"),
 	in(RG16, "ringbuffer"),
 
+	in(HV09, "endpoint/live"),
 	in(HV12, "channel"),
 	in(HV13, "channel"),
 	in(HV15, "channel"),
@@ -93,4 +104,5 @@ var rows = []row{
 
 	in(SS06, "channel"),
 	in(SS07, "endpoint"),
+	in(SS09, "endpoint/live"),
 }
