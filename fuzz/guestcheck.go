@@ -1,8 +1,10 @@
 package fuzz
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/vmbus"
@@ -82,7 +84,9 @@ func (w *guestBus) forgotten(id vmbus.ChannelID) {
 
 // act checks one report of the guest, and does what a driver does about it.
 func (w *guestBus) act(a endpoint.Action) {
-	w.note("guest: %T%+v", a, a)
+	if w.trace != nil {
+		w.note("guest: %s", report(a))
+	}
 	switch a := a.(type) {
 	case endpoint.Connected:
 		w.over = false
@@ -204,3 +208,25 @@ func (w *guestBus) settle() {
 
 // known are the channel ids in order, so that a run does not depend on chance.
 func (w *guestBus) known() []vmbus.ChannelID { return slices.Sorted(maps.Keys(w.channels)) }
+
+// report is an action as text: what it is and the channel it is about.
+func report(a endpoint.Action) string {
+	name := strings.TrimPrefix(fmt.Sprintf("%T", a), "endpoint.")
+	switch a := a.(type) {
+	case endpoint.OfferArrived:
+		return fmt.Sprintf("%s channel %d", name, a.Offer.Channel)
+	case endpoint.OfferRescinded:
+		return fmt.Sprintf("%s channel %d", name, a.Channel)
+	case endpoint.ChannelOpened:
+		return fmt.Sprintf("%s channel %d", name, a.Channel)
+	case endpoint.OpenFailed:
+		return fmt.Sprintf("%s channel %d: %v", name, a.Channel, a.Err)
+	case endpoint.RingFree:
+		return fmt.Sprintf("%s channel %d", name, a.Channel)
+	case endpoint.ChannelReleased:
+		return fmt.Sprintf("%s channel %d", name, a.Channel)
+	case endpoint.Disconnected:
+		return fmt.Sprintf("%s: %v", name, a.Err)
+	}
+	return name
+}
