@@ -89,6 +89,15 @@ func (l *Listener) TryAccept() (*Conn, error) {
 	return c, err
 }
 
+// Waiting returns how many connections Accept would return at once, and how many
+// places are promised to connections that are not open yet. Together they never
+// exceed the backlog.
+func (l *Listener) Waiting() (queued, promised int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue), l.reserved
+}
+
 // acceptNow takes a connection from the queue; a bare EAGAIN means to wait. l.mu
 // is held.
 func (l *Listener) acceptNow() (*Conn, error) {

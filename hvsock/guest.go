@@ -119,21 +119,22 @@ func (k *guestSocket) moveLocked(on guestEvent) bool {
 
 // BeginDial is Dial for callers that cannot wait: done is told the outcome once,
 // on any goroutine. cancel gives up, unless the outcome is decided: success wins.
-func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
+// local is this end's address, zero if the dial has failed already.
+func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn, error)) (local Addr, cancel func()) {
 	if addr.VMID != Parent {
 		done(nil, dialError(Addr{}, addr, syscall.ENETUNREACH))
-		return func() {}
+		return Addr{}, func() {}
 	}
 	d := &begunDial{remote: addr, done: done}
 	k, err := s.newDial(&s.root, addr, d.end)
 	if err != nil {
 		done(nil, dialError(Addr{}, addr, err))
-		return func() {}
+		return Addr{}, func() {}
 	}
 	d.local = k.local
 	d.bound(s.opts.Clock, timeout, func() bool { return s.giveUp(k) })
 	k.request()
-	return d.cancel
+	return k.local, d.cancel
 }
 
 // request sends the request of a new dial.
@@ -241,7 +242,7 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	k.mu.Lock()
 	k.channel = o.Channel
 	k.mu.Unlock()
-	s.bus.Open(o.Channel, live.RingOptions{ToHostPages: s.opts.RingPages, ToGuestPages: s.opts.RingPages}, k)
+	s.bus.OpenOffer(o, live.RingOptions{ToHostPages: s.opts.RingPages, ToGuestPages: s.opts.RingPages}, k)
 }
 
 // takeOffer matches an offer to the dial it answers: both ids must match.
@@ -309,7 +310,7 @@ func (k *guestSocket) OpenFailed(err error) {
 	errno := syscall.ECONNREFUSED
 	var open *endpoint.OpenError
 	switch {
-	case errors.As(err, &open) && open.Rescinded:
+	case errors.As(err, &open) && open.Rescinded, errors.Is(err, live.ErrNotOffered):
 		errno = syscall.ECONNRESET
 	case !errors.As(err, &open): // no pages, or the bus is gone
 		errno = syscall.ENOMEM

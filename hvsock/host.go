@@ -194,17 +194,18 @@ func (k *hostSocket) offer() {
 
 // BeginDial is Dial for callers that cannot wait: done is told the outcome once,
 // on any goroutine. cancel gives up, unless the outcome is decided: success wins.
-func (g *HostGuest) BeginDial(service uuid.UUID, timeout time.Duration, done func(*Conn, error)) (cancel func()) {
+// local is this end's address, zero if the dial has failed already.
+func (g *HostGuest) BeginDial(service uuid.UUID, timeout time.Duration, done func(*Conn, error)) (local Addr, cancel func()) {
 	d := &begunDial{remote: Addr{g.vmid, service}, done: done}
 	k, err := g.newDial(d.remote, uuid.UUID{}, d.end)
 	if err != nil {
 		done(nil, dialError(Addr{}, d.remote, err))
-		return func() {}
+		return Addr{}, func() {}
 	}
 	d.local = k.local
 	d.bound(g.stack.opts.Clock, timeout, k.giveUp)
 	k.offer()
-	return d.cancel
+	return k.local, d.cancel
 }
 
 // giveUp ends a socket that took too long to open. It reports false if the

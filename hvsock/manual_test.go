@@ -119,7 +119,7 @@ func TestBeginDial(t *testing.T) {
 	require.ErrorIs(t, results[0], syscall.ENODEV, "there is no bus")
 
 	w := newManualWorld(t)
-	cancel := w.peer.BeginDial(ServiceIDFromPort(1), time.Hour, done)
+	_, cancel := w.peer.BeginDial(ServiceIDFromPort(1), time.Hour, done)
 	w.run() // the guest leaves the offer alone: nobody listens
 	cancel()
 	cancel()

@@ -6,6 +6,7 @@
 //	hvlab bridge PATH show a simulated guest's ports as Unix sockets
 //	hvlab run FILE    play a scenario of the control plane as a lesson
 //	hvlab decode HEX  explain a message or ring memory, field by field
+//	hvlab sim         thousands of orders in which everything can happen, checked
 //	hvlab conform     the simulator beside real systems, promise by promise
 //
 // Every verb is one file of this folder: a struct whose fields are its arguments
@@ -35,6 +36,7 @@ type verbs struct {
 
 	Run    runVerb    `cmd:"" help:"Play scenario files of the control plane as a lesson, and compare with what they expect."`
 	Decode decodeVerb `cmd:"" help:"Explain a control message, message slot, range list or ring memory, field by field."`
+	Sim    simVerb    `cmd:"" help:"Run a host and guests in virtual time, in thousands of orders, and check every invariant after every step."`
 
 	Conform conformVerb `cmd:"" help:"Put the simulator, this machine's sockets and recorded real systems through one suite, side by side."`
 }

@@ -270,17 +270,28 @@ func (g *Guest) ring(n uint32) {
 	}
 }
 
-// Open opens an offered channel for d.
+// ErrNotOffered is why Open fails if the offer is gone, or opened already.
+var ErrNotOffered = fmt.Errorf("live: the offer is gone, or opened already: %w", vmbus.ErrState)
+
+// Open opens the channel id for d, whatever is offered under it by then: an id is
+// used again once its offer was rescinded. OpenOffer is for those who care.
 func (g *Guest) Open(id vmbus.ChannelID, r RingOptions, d Driver) {
-	if !g.loop.do(func() { g.startOpen(id, r, d) }) {
+	if !g.loop.do(func() { g.startOpen(g.offers[id], r, d) }) {
 		d.OpenFailed(ErrStopped)
 	}
 }
 
-func (g *Guest) startOpen(id vmbus.ChannelID, r RingOptions, d Driver) {
-	offer, ok := g.offers[id]
-	if !ok || g.openings[id] != nil {
-		d.OpenFailed(fmt.Errorf("live: channel %d is not offered, or opened already: %w", id, vmbus.ErrState))
+// OpenOffer opens the channel of this offer for d, as Offered was told of it.
+func (g *Guest) OpenOffer(offer vmbus.OfferChannel, r RingOptions, d Driver) {
+	if !g.loop.do(func() { g.startOpen(offer, r, d) }) {
+		d.OpenFailed(ErrStopped)
+	}
+}
+
+func (g *Guest) startOpen(offer vmbus.OfferChannel, r RingOptions, d Driver) {
+	id := offer.Channel
+	if now, ok := g.offers[id]; !ok || now != offer || g.openings[id] != nil {
+		d.OpenFailed(fmt.Errorf("live: channel %d: %w", id, ErrNotOffered))
 		return
 	}
 	block, err := g.opts.Memory.Alloc(r.ToHostPages + r.ToGuestPages)

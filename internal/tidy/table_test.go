@@ -38,6 +38,7 @@ var layers = map[string]layer{
 	"sim/kvmguest":  {floor: 5, beside: []string{"sim"}, modules: []string{uuidModule, syncModule, "golang.org/x/sys"}},
 	"sim/services":  {floor: 5, modules: core},
 	"sim/bridge":    {floor: 5, beside: []string{"sim"}, modules: core},
+	"sim/world":     {floor: 5, modules: core},
 	"hvsock/native": {floor: 5, modules: anyModule},
 	"fuzz":          {floor: 5, modules: core},
 

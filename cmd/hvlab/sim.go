@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hvlab/hvlab/cmd/hvlab/internal/campaign"
+	"github.com/hvlab/hvlab/sim/world"
+	"github.com/hvlab/hvlab/vmbus"
+	"golang.org/x/term"
+)
+
+// simVerb is `hvlab sim`.
+type simVerb struct {
+	Files []string `arg:"" optional:"" help:"Reports to merge, with -merge."`
+
+	Seeds   string `default:"1-100" placeholder:"A-B" help:"Seeds to run, both ends included (${default})."`
+	Steps   int    `default:"1000" placeholder:"N" help:"Steps of each run before everything comes to rest (${default})."`
+	Legal   bool   `help:"Rescinds, resets, crashes, refused posts: everything must stay live and lossless."`
+	Hostile bool   `help:"guest1 and its bus break the rules: everything must stay safe, bounded and isolated."`
+	Guests  int    `default:"2" placeholder:"N" help:"Guests of the host (${default})."`
+	Version string `placeholder:"5.3" help:"VMBus version of every guest; without it each seed chooses."`
+	Rings   int    `name:"ring-pages" placeholder:"N" help:"Pages of 4 KiB per ring; without it each seed chooses."`
+	Jobs    int    `short:"j" placeholder:"N" help:"Runs at once; without it one per core."`
+	JSON    bool   `name:"json" help:"Print the report as JSON, for -merge."`
+	Out     string `default:"findings" placeholder:"DIR" help:"Where the scenarios of findings go (${default})."`
+
+	Shard      string `placeholder:"I/N" help:"Run only every N-th seed, from the I-th, counted from 0."`
+	ShardCount int    `placeholder:"N" help:"As -shard, with I from JOB_COMPLETION_INDEX, as a Kubernetes indexed Job sets it."`
+	Merge      bool   `help:"Print the sum of the reports in FILES."`
+
+	Replay  string `placeholder:"SEED|FILE" help:"Run one seed, or a scenario."`
+	Verbose bool   `short:"v" help:"With -replay: print every step and what came of it."`
+	Step    bool   `help:"With -replay: wait for Enter before each step."`
+}
+
+// Help is the long text of `hvlab sim -h`.
+func (simVerb) Help() string {
+	return `A host and its guests run in one goroutine and in virtual time; each seed chooses
+another order of everything that happens. After each step the invariants are
+checked. A run that violates one is shortened to a scenario in DIR; the exit
+status is 1 and the scenario's path the last line.
+
+Examples:
+
+    hvlab sim -seeds 1-10000 -legal
+    hvlab sim -replay 17 -v
+    hvlab sim -replay findings/I-STREAM-seed17.txt -step
+    hvlab sim -seeds 1-1000000 -shard 3/8 -json >3.json
+    hvlab sim -merge 0.json 1.json 2.json 3.json
+`
+}
+
+// shrinkTries bounds the work on one finding.
+const shrinkTries = 3000
+
+// errFindings is returned when the report has already told what was found.
+var errFindings = errors.New("invariants were violated")
+
+// Run runs seeds, one run, or merges reports.
+func (v *simVerb) Run(ctx context.Context, o output) error {
+	opts, err := v.world()
+	switch {
+	case err != nil:
+		return err
+	case v.Merge:
+		return v.merge(o)
+	case len(v.Files) > 0:
+		return fmt.Errorf("%s: files are for -merge; a scenario is replayed with -replay FILE", v.Files[0])
+	case v.Replay != "":
+		return v.replay(opts, o)
+	case v.Verbose || v.Step:
+		return errors.New("-v and -step show one run: say which with -replay SEED or -replay FILE")
+	}
+	return v.campaign(ctx, opts, o)
+}
+
+// world makes the options that flags say.
+func (v *simVerb) world() (w world.Options, err error) {
+	w = world.Options{Steps: v.Steps, Guests: v.Guests, RingPages: v.Rings, Legal: v.Legal, Hostile: v.Hostile}
+	if v.Version != "" {
+		if w.Version, err = vmbus.ParseVersion(v.Version); err != nil {
+			return w, fmt.Errorf("-version %s: there are %v", v.Version, vmbus.Versions())
+		}
+	}
+	if v.Steps < 1 || v.Guests < 1 || v.Jobs < 0 {
+		return w, errors.New("-steps and -guests take 1 and more, -j takes 0 (one per core) and more")
+	}
+	_, err = world.New(w)
+	return w, err
+}
+
+func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error {
+	first, last, err := campaign.ParseSeeds(v.Seeds)
+	if err != nil {
+		return err
+	}
+	shard, err := v.shard()
+	if err != nil {
+		return err
+	}
+	jobs := v.Jobs
+	if jobs == 0 {
+		jobs = runtime.GOMAXPROCS(0)
+	}
+	progress := v.progress(o)
+	report, err := campaign.Run(ctx, campaign.Options{
+		First: first, Last: last, Shard: shard, World: w, Jobs: jobs, Folder: v.Out, ShrinkTries: shrinkTries, Progress: progress,
+	})
+	if progress != nil {
+		fmt.Fprint(o.err, "\r\x1b[K")
+	}
+	if err != nil {
+		return err
+	}
+	return v.print(report, o)
+}
+
+func (v *simVerb) shard() (campaign.Shard, error) {
+	if v.ShardCount == 0 {
+		return campaign.ParseShard(v.Shard)
+	}
+	index := os.Getenv("JOB_COMPLETION_INDEX")
+	if v.Shard != "" || index == "" {
+		return campaign.Shard{}, errors.New("-shard-count needs JOB_COMPLETION_INDEX in the environment, and no -shard")
+	}
+	return campaign.ParseShard(index + "/" + strconv.Itoa(v.ShardCount))
+}
+
+// progress prints one line that overwrites itself, on a terminal.
+func (v *simVerb) progress(o output) func(campaign.Report) {
+	if !term.IsTerminal(int(o.err.Fd())) {
+		return nil
+	}
+	return func(r campaign.Report) {
+		left := "?"
+		if r.Runs > 0 {
+			left = time.Duration(float64(r.Planned-r.Runs) / float64(r.Runs) * r.Seconds * 1e9).Round(time.Second).String()
+		}
+		fmt.Fprintf(o.err, "\r\x1b[K%d of %d runs, %.0f steps/s, %d findings, %s left", r.Runs, r.Planned, float64(r.Steps)/r.Seconds, len(r.Findings), left)
+	}
+}
+
+// print prints a report and says whether all is well.
+func (v *simVerb) print(r campaign.Report, o output) error {
+	if v.JSON {
+		if err := r.WriteJSON(o.out); err != nil {
+			return err
+		}
+	} else {
+		r.WriteText(o.out)
+	}
+	switch {
+	case len(r.Findings) > 0:
+		return errFindings
+	case r.Interrupted:
+		return context.Canceled
+	}
+	return nil
+}
+
+func (v *simVerb) merge(o output) error {
+	if len(v.Files) == 0 {
+		return errors.New("-merge needs the reports to merge: hvlab sim -merge 0.json 1.json")
+	}
+	var all []campaign.Report
+	for _, path := range v.Files {
+		r, err := campaign.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	return v.print(campaign.Merge(all), o)
+}
+
+// replay runs one seed or one scenario.
+func (v *simVerb) replay(w world.Options, o output) error {
+	if seed, err := strconv.ParseUint(v.Replay, 10, 64); err == nil {
+		w.Seed = seed
+		return v.show(w, o)
+	}
+	text, err := os.ReadFile(v.Replay)
+	if err != nil {
+		return fmt.Errorf("-replay %s: neither a seed nor a file: %w", v.Replay, err)
+	}
+	w, err = world.ParseScenario(string(text))
+	if err != nil {
+		return fmt.Errorf("%s: %w", v.Replay, err)
+	}
+	return v.show(w, o)
+}
+
+// show runs w and prints its end, with -v everything.
+func (v *simVerb) show(w world.Options, o output) error {
+	switch {
+	case v.Step:
+		w.Trace = &stepper{out: o.out, in: bufio.NewReader(os.Stdin)}
+	case v.Verbose:
+		buffered := bufio.NewWriter(o.out)
+		defer buffered.Flush()
+		w.Trace = buffered
+	}
+	r, err := world.Run(w)
+	if err != nil {
+		return err
+	}
+	if b, ok := w.Trace.(*bufio.Writer); ok {
+		_ = b.Flush() // the same error comes with the next line
+	}
+	if len(r.Findings) == 0 {
+		fmt.Fprintf(o.out, "%d steps, nothing found, hash %016x\n", r.Steps, r.Hash)
+		return nil
+	}
+	fmt.Fprintln(o.out, r.Findings[0])
+	return errFindings
+}
+
+// A stepper prints a trace and waits for Enter before each step.
+type stepper struct {
+	out  io.Writer
+	in   *bufio.Reader
+	free bool // input has ended: go on without asking
+}
+
+// Write is part of io.Writer.
+func (s *stepper) Write(b []byte) (int, error) {
+	isStep := len(b) > 6 && strings.TrimLeft(string(b[:6]), " ") != ""
+	if isStep && !s.free {
+		if _, err := s.in.ReadString('\n'); err != nil {
+			s.free = true
+		}
+	}
+	return s.out.Write(b)
+}

@@ -1,0 +1,125 @@
+package world
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+const (
+	offerTLNPI = vmbus.OfferTLNPI
+	// oldestDoorbells is where every channel has doorbells of its own, in both
+	// directions.
+	oldestDoorbells = vmbus.Win8
+)
+
+// checkSafety looks at everything that must hold after each step.
+func (w *World) checkSafety() {
+	w.checkBacklogs() // the applications' own expectations need it
+	if w.o.Checks == CheckNone {
+		return
+	}
+	if w.o.Checks == CheckAll {
+		w.checkRings()
+	}
+}
+
+func (w *World) checkBacklogs() {
+	w.checkBacklog(&w.service)
+	for _, m := range w.machines {
+		w.checkBacklog(&m.listener)
+	}
+}
+
+func (w *World) checkBacklog(l *listener) {
+	queued, promised := l.Waiting()
+	switch n := queued + promised; {
+	case n > w.backlog || promised < 0:
+		w.fail(Backlog, "the listener %v has %d connections and %d promises, backlog %d", l.Addr(), queued, promised, w.backlog)
+	case n == w.backlog:
+		l.full = w.result.Steps
+		w.hit(Backlog)
+	case n > 0:
+		w.hit(Backlog)
+	}
+}
+
+// checkLiveness looks at what must have ended once everything is at rest.
+func (w *World) checkLiveness() {
+	for _, p := range w.apps.pairs {
+		if p.pending {
+			w.fail(LiveCalls, "c%d: the dial has not ended", p.id)
+		}
+	}
+	for _, e := range w.apps.live {
+		switch {
+		case e.readWait && !e.eof && !e.cut:
+			w.fail(LiveReader, "%s waits for data; %d bytes have come", e.name, e.got)
+		case e.writeWait && !e.broken:
+			w.fail(LiveWriter, "%s waits for space; %d bytes of %d are sent", e.name, e.sent, e.plan)
+		}
+	}
+	w.hit(LiveReader)
+	w.hit(LiveWriter)
+	for _, m := range w.machines {
+		if m.connects {
+			w.fail(LiveCalls, "guest%d is still connecting", m.number)
+		}
+	}
+}
+
+// checkNothingLeft looks for leftovers after everything was closed.
+func (w *World) checkNothingLeft() {
+	for _, m := range w.machines {
+		if !m.gone {
+			w.fail(LiveReset, "guest%d has not unloaded", m.number)
+			return
+		}
+		if err := m.guest.Close(); err != nil {
+			w.fail(LiveReset, "guest%d: %v", m.number, err)
+			return
+		}
+		if sockets, listeners := m.sockets.Usage(); sockets+listeners != 0 {
+			w.fail(NoLeak, "guest%d still has %d sockets and %d listeners", m.number, sockets, listeners)
+		}
+		if n := m.memory.heap.InUsePages(); n != 0 {
+			w.fail(NoLeak, "guest%d still has %d pages in use", m.number, n)
+		}
+		if u := m.host.Usage(); u.Channels+u.GPADLs+u.Operations+u.Requests != 0 {
+			w.fail(NoLeak, "the host still holds for guest%d: %+v", m.number, u)
+		}
+		m.host.Close()
+		m.peer.Remove()
+	}
+	if sockets, listeners := w.stack.Usage(); sockets+listeners != 0 {
+		w.fail(NoLeak, "the host still has %d sockets and %d listeners", sockets, listeners)
+	}
+	if n := len(w.clock.armed); n != 0 {
+		w.fail(NoLeak, "%d timers are left", n)
+	}
+	w.hit(NoLeak)
+	w.hit(LiveReset)
+}
+
+// messageText is a message as the trace shows it.
+func messageText(dir vmbus.Direction, guest uint8, msg vmbus.Message) string {
+	var b strings.Builder
+	if dir == vmbus.HostToGuest {
+		b.WriteString("host>guest")
+		b.WriteByte('0' + guest%10)
+	} else {
+		b.WriteString("guest")
+		b.WriteByte('0' + guest%10)
+		b.WriteString(">host")
+	}
+	b.WriteByte(' ')
+	b.WriteString(msg.Type().String())
+	for _, f := range vmbus.Fields(msg) {
+		b.WriteByte(' ')
+		b.WriteString(f.Name)
+		b.WriteByte('=')
+		fmt.Fprint(&b, f.Value)
+	}
+	return b.String()
+}

@@ -1,0 +1,154 @@
+package world
+
+import (
+	"encoding/binary"
+
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
+)
+
+// A machine is one guest, its hypervisor and the host's end of its bus.
+type machine struct {
+	w       *World
+	number  uint8 // from 1
+	id      uuid.UUID
+	version vmbus.Version
+	pages   int // ring pages
+
+	memory memory
+	port   *port
+	view   *view // of the bus, as an observer on the wire sees it
+
+	host      *live.Host
+	hostOwner *owner
+	peer      *hvsock.HostGuest
+
+	// What follows is new after a crash.
+	life      int
+	owner     *owner
+	guest     *live.Guest
+	sockets   *hvsock.GuestStack
+	listener  listener
+	connected bool // the guest's bus is up
+	closing   bool // BeginClose was called
+	gone      bool // the guest's bus is over
+	connects  bool // BeginConnect has not ended
+}
+
+// A listener is one of the applications'.
+type listener struct {
+	*hvsock.Listener
+	full int // the last step after which the backlog was full
+}
+
+// memory is the guest's memory as the host sees it: after a crash the old pages
+// are gone.
+type memory struct{ heap *guestmem.Heap }
+
+// Page is part of guestmem.Memory.
+func (m *memory) Page(pfn uint64) (*guestmem.Page, error) { return m.heap.Page(pfn) }
+
+// Ports of the applications' listeners.
+const (
+	hostPort  = 5000
+	guestPort = 6000
+)
+
+func (w *World) newMachine(number uint8) (*machine, error) {
+	m := &machine{w: w, number: number}
+	m.id = w.uuid()
+	m.version = w.o.Version
+	if m.version == 0 {
+		all := vmbus.Versions()
+		m.version = all[w.setup.Draw(len(all))]
+		if w.setup.Draw(2) == 0 { // most of what there is to see needs sockets
+			m.version = []vmbus.Version{vmbus.Iron, vmbus.Copper}[w.setup.Draw(2)]
+		}
+	}
+	if m.pages = w.o.RingPages; m.pages == 0 {
+		m.pages = []int{2, 2, 3, 5, 9, 65}[w.setup.Draw(6)]
+	}
+	m.newHeap()
+	m.port = &port{Partition: synic.NewPartition(&m.memory, 1, synic.WithReferenceTime(m.referenceTime)), m: m}
+	m.view = newView(m)
+	m.hostOwner = &owner{clock: &w.clock, side: hostSide}
+	var err error
+	if m.peer, err = w.stack.AddGuest(m.id); err != nil {
+		return nil, err
+	}
+	m.host, err = live.NewHost(live.HostOptions{
+		Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: 1,
+		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.peer.Attach(m.host)
+	return m, m.boot()
+}
+
+func (m *machine) newHeap() {
+	layouts := []guestmem.Layout{guestmem.ScatteredPFNs, guestmem.ScatteredPages, guestmem.ContiguousPages}
+	m.memory.heap = guestmem.NewHeap(guestmem.HeapOptions{
+		Seed: m.w.o.Seed*31 + uint64(m.number)<<8 + uint64(m.life), Layout: layouts[m.w.setup.Draw(len(layouts))],
+	})
+}
+
+func (m *machine) referenceTime() uint64 { return uint64(m.w.clock.now / 100) }
+
+// boot starts the guest: its bus begins to connect.
+func (m *machine) boot() error {
+	m.owner = &owner{clock: &m.w.clock, side: guestSide}
+	m.connected, m.closing, m.gone, m.connects = false, false, false, true
+	seed := m.w.o.Seed*31 + uint64(m.number)<<16 + uint64(m.life) + 1
+	m.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
+		VMID: m.id, RingPages: m.pages, Backlog: m.w.backlog, Seed: seed, Clock: m.owner,
+	})
+	life := m.life
+	var err error
+	m.guest, err = live.NewGuest(live.GuestOptions{
+		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{m.version}},
+		Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner,
+		Offered: m.sockets.Offered, SocketRefused: m.sockets.Refused,
+		Gone: func(err error) {
+			m.sockets.Gone(err)
+			if m.life == life {
+				m.connected, m.gone = false, true
+				m.w.note("guest%d: the bus is gone: %v", m.number, err)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	m.sockets.Attach(m.guest)
+	m.listener.Listener, err = m.sockets.Listen(hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: hvsock.ServiceIDFromPort(guestPort)})
+	if err != nil {
+		return err
+	}
+	m.guest.BeginConnect(func(err error) {
+		if m.life != life {
+			return
+		}
+		m.connects = false
+		m.connected = err == nil
+		m.w.note("guest%d: connected: %v", m.number, err)
+	})
+	return nil
+}
+
+// uuid draws an identity.
+func (w *World) uuid() (id uuid.UUID) {
+	binary.LittleEndian.PutUint64(id[:], w.setup.rng.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], w.setup.rng.Uint64())
+	id[6], id[8] = id[6]&0x0F|0x40, id[8]&0x3F|0x80
+	return id
+}
+
+// socketsWork reports whether the guest can dial and be dialed.
+func (m *machine) socketsWork() bool { return m.connected && !m.closing && m.version >= vmbus.Win10 }

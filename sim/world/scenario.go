@@ -1,0 +1,179 @@
+package world
+
+import (
+	"bufio"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
+
+// replay does the steps of a script.
+func (w *World) replay() {
+	for _, s := range w.o.Script {
+		if w.failed() {
+			return
+		}
+		if w.possible(s) {
+			w.result.Script = append(w.result.Script, s)
+			w.do(s)
+		}
+	}
+}
+
+// possible reports whether s is among the steps that could happen now.
+func (w *World) possible(s Step) bool {
+	w.enabled()
+	bare := s
+	if s.Kind == App && opsWithArg[s.Op] {
+		bare.Arg = 0
+	}
+	return slices.Contains(w.steps, bare)
+}
+
+// Scenario is a text that replays the run: the options, then the steps of the
+// first phase. ParseScenario reads it.
+func (r Result) Scenario() string {
+	var b strings.Builder
+	b.WriteString(r.Options.directive() + "\n")
+	for _, f := range r.Findings {
+		for line := range strings.SplitSeq(f.String(), "\n") {
+			b.WriteString("# " + line + "\n")
+		}
+	}
+	for _, s := range r.Script {
+		b.WriteString(s.String() + "\n")
+	}
+	return b.String()
+}
+
+// directive is the first line of a scenario.
+func (o Options) directive() string {
+	text := fmt.Sprintf("sim seed=%d guests=%d", o.Seed, o.Guests)
+	if o.Version != 0 {
+		text += " version=" + o.Version.String()
+	}
+	if o.RingPages != 0 {
+		text += fmt.Sprintf(" ring=%d", o.RingPages)
+	}
+	if o.Legal {
+		text += " legal"
+	}
+	if o.Hostile {
+		text += " hostile"
+	}
+	return text
+}
+
+// A ScenarioError is a text that is no scenario.
+type ScenarioError struct {
+	Line   int
+	Reason string
+}
+
+func (e *ScenarioError) Error() string {
+	return fmt.Sprintf("world: line %d of the scenario: %s", e.Line, e.Reason)
+}
+
+// ParseScenario reads what Scenario wrote: options with a script. Empty lines and
+// what follows a # are ignored. The error is a *ScenarioError.
+func ParseScenario(text string) (Options, error) {
+	o := Options{Script: []Step{}}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	began := false
+	for n := 1; lines.Scan(); n++ {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if !began {
+			began = true
+			if err := o.parse(line); err != nil {
+				return o, &ScenarioError{n, err.Error()}
+			}
+			continue
+		}
+		s, err := ParseStep(line)
+		if err != nil {
+			return o, &ScenarioError{n, err.Error()}
+		}
+		o.Script = append(o.Script, s)
+	}
+	if err := lines.Err(); err != nil || !began {
+		return o, &ScenarioError{1, "want a line that begins with: sim"}
+	}
+	return o, nil
+}
+
+// parse reads the first line of a scenario.
+func (o *Options) parse(line string) error {
+	words := strings.Fields(line)
+	if words[0] != "sim" {
+		return fmt.Errorf("it begins with %q, not with: sim", words[0])
+	}
+	for _, word := range words[1:] {
+		key, value, _ := strings.Cut(word, "=")
+		var err error
+		switch key {
+		case "seed":
+			o.Seed, err = strconv.ParseUint(value, 10, 64)
+		case "guests":
+			o.Guests, err = strconv.Atoi(value)
+		case "ring":
+			o.RingPages, err = strconv.Atoi(value)
+		case "version":
+			o.Version, err = vmbus.ParseVersion(value)
+		case "legal":
+			o.Legal = true
+		case "hostile":
+			o.Hostile = true
+		default:
+			err = fmt.Errorf("no such option")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", word, err)
+		}
+	}
+	return o.check()
+}
+
+// Shrink makes the script of a failed run as short as it can within so many
+// tries: the result fails the same invariant.
+func Shrink(failed Result, tries int) Result {
+	if len(failed.Findings) == 0 {
+		return failed
+	}
+	best := failed
+	try := func(script []Step) bool {
+		if tries--; tries < 0 {
+			return false
+		}
+		o := best.Options
+		o.Script, o.Trace = script, nil
+		r, err := Run(o)
+		if err != nil || len(r.Findings) == 0 || r.Findings[0].Invariant != failed.Findings[0].Invariant {
+			return false
+		}
+		best = r
+		return true
+	}
+	try(slices.Clone(failed.Script))
+	for size := max(len(best.Script)/2, 1); size > 0 && tries > 0; {
+		shorter := false
+		for from := 0; from < len(best.Script) && tries > 0; {
+			rest := slices.Concat(best.Script[:from], best.Script[min(from+size, len(best.Script)):])
+			if before := len(best.Script); try(rest) && len(best.Script) < before {
+				shorter = true
+			} else {
+				from += size
+			}
+		}
+		if !shorter || size > 1 {
+			size /= 2
+		}
+	}
+	best.Options.Script = nil
+	return best
+}

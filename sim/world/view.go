@@ -1,0 +1,214 @@
+package world
+
+import (
+	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+)
+
+// A view is what an observer on the wire knows of one bus: it sees every message
+// when it is posted and when it is handled, and the memory that is shared.
+type view struct {
+	m        *machine
+	n        vmbus.Negotiated
+	channels map[vmbus.ChannelID]*channelView
+	order    []*channelView // with rings, in the order in which they were opened
+	gpadls   map[vmbus.GPADLID]*gpadlView
+	toHost   []vmbus.Message // posted, not handled
+	toGuest  []vmbus.Message
+}
+
+// A channelView is one offer, from its OfferChannel to its RelIDReleased.
+type channelView struct {
+	offer vmbus.OfferChannel
+	ep    uuid.UUID // of a socket
+	rings [2]*ring  // guest to host, host to guest; nil unless opened
+	ring  vmbus.GPADLID
+	flag  uint64 // the host's doorbell
+	bell  uint64 // the guest's doorbell
+
+	looked bool // a ring has moved in this step
+	wanted int  // doorbells that must ring because of it
+}
+
+// A gpadlView is a GPADL on its way or complete.
+type gpadlView struct {
+	channel vmbus.ChannelID
+	want    int
+	ranges  int
+	words   []uint64
+}
+
+func newView(m *machine) *view {
+	return &view{m: m, channels: map[vmbus.ChannelID]*channelView{}, gpadls: map[vmbus.GPADLID]*gpadlView{}}
+}
+
+// posted is told of a message that was put on its way.
+func (m *machine) posted(dir vmbus.Direction, payload []byte) {
+	w := m.w
+	if w.o.Checks != CheckAll && w.o.Trace == nil {
+		return
+	}
+	v := m.view
+	w.mixBytes(payload)
+	msg, tail, err := vmbus.ParseFrom(dir, payload, v.n)
+	if err != nil {
+		if !w.o.Hostile {
+			w.fail(VersionRules, "%v sent what %v does not have: %v", dir, v.n, err)
+		}
+		return
+	}
+	w.hit(VersionRules)
+	if w.o.Trace != nil {
+		w.note("%v", messageText(dir, m.number, msg))
+	}
+	m.checkZeroOut(dir, msg, tail, payload)
+	if dir == vmbus.GuestToHost {
+		v.toHost = append(v.toHost, msg)
+		v.fromGuest(msg, tail)
+	} else {
+		v.toGuest = append(v.toGuest, msg)
+		v.fromHost(msg)
+	}
+}
+
+// handled is told that an end is about to handle its oldest message.
+func (m *machine) handled(at side) {
+	if m.w.o.Checks != CheckAll {
+		return
+	}
+	list := &m.view.toHost
+	if at == guestSide {
+		list = &m.view.toGuest
+	}
+	if len(*list) == 0 {
+		return
+	}
+	*list = (*list)[1:]
+}
+
+// checkZeroOut: every byte that leaves is one the codec has defined, and the
+// padding is zero.
+func (m *machine) checkZeroOut(dir vmbus.Direction, msg vmbus.Message, tail, payload []byte) {
+	want := vmbus.Append(nil, msg)
+	same := len(want) <= len(payload) && string(want) == string(payload[:len(want)])
+	if t := msg.Type(); same && t != vmbus.TypeGPADLHeader && t != vmbus.TypeGPADLBody {
+		for _, b := range tail {
+			same = same && b == 0
+		}
+	}
+	if !same && !m.w.o.Hostile {
+		m.w.fail(ZeroOut, "%v %v has bytes that nobody defined: % x", dir, msg.Type(), payload)
+		return
+	}
+	m.w.hit(ZeroOut)
+}
+
+func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
+	switch msg := msg.(type) {
+	case *vmbus.InitiateContact:
+		v.contact(msg)
+	case *vmbus.InitiateContact2:
+		v.contact(&msg.InitiateContact)
+	case *vmbus.GPADLHeader:
+		g := &gpadlView{channel: msg.Channel, want: int(msg.RangeBufLen) / 8, ranges: int(msg.RangeCount)}
+		g.words = append(g.words, vmbus.Words(tail)...)
+		v.gpadls[msg.GPADL] = g
+	case *vmbus.GPADLBody:
+		if g := v.gpadls[msg.GPADL]; g != nil {
+			g.words = append(g.words, vmbus.Words(tail)...)
+		}
+	case *vmbus.OpenChannel:
+		v.open(msg, vmbus.ChannelID(0), 0)
+	case *vmbus.OpenChannel2:
+		v.open(&msg.OpenChannel, vmbus.ChannelID(msg.EventFlag), msg.ConnectionID)
+	case *vmbus.RelIDReleased:
+		v.drop(msg.Channel)
+		delete(v.channels, msg.Channel)
+	}
+}
+
+// contact is a new beginning: whatever was shared before is the guest's own again
+// once the host answers.
+func (v *view) contact(m *vmbus.InitiateContact) {
+	v.n = vmbus.Negotiated{Version: m.Version, Features: vmbus.AllFeatures}
+}
+
+func (v *view) fromHost(msg vmbus.Message) {
+	switch msg := msg.(type) {
+	case *vmbus.VersionResponse:
+		v.n.Features = 0
+	case *vmbus.VersionResponse2:
+		v.n.Features = msg.Features
+	case *vmbus.VersionResponse3:
+		v.n.Features = msg.Features
+	case *vmbus.OfferChannel:
+		c := &channelView{offer: *msg, ep: msg.Instance.UUID()}
+		v.channels[msg.Channel] = c
+	case *vmbus.GPADLTorndown:
+		for id, c := range v.channels {
+			if c.ring == msg.GPADL {
+				v.drop(id)
+			}
+		}
+		delete(v.gpadls, msg.GPADL)
+	case *vmbus.UnloadComplete:
+		v.forget()
+	}
+}
+
+// forget ends everything that was shared.
+func (v *view) forget() {
+	clear(v.channels)
+	clear(v.gpadls)
+	v.order = nil
+}
+
+// open finds the rings of a channel that the guest opens.
+func (v *view) open(msg *vmbus.OpenChannel, flag vmbus.ChannelID, bell uint32) {
+	c, g := v.channels[msg.Channel], v.gpadls[msg.Ring]
+	if c == nil || g == nil || len(g.words) < g.want {
+		return
+	}
+	ranges, err := channel.ParseRanges(g.words[:g.want], g.ranges)
+	if err != nil {
+		return
+	}
+	toHost, toGuest, err := channel.SplitRings(ranges, msg.HostOffset)
+	if err != nil {
+		return
+	}
+	c.ring = msg.Ring
+	c.flag, c.bell = uint64(msg.Channel), uint64(c.offer.ConnectionID)
+	if flag != 0 {
+		c.flag = uint64(flag)
+	}
+	if bell != 0 {
+		c.bell = uint64(bell)
+	}
+	for i, pfns := range [][]uint64{toHost, toGuest} {
+		pages, err := guestmem.Resolve(&v.m.memory, pfns)
+		if err != nil {
+			return
+		}
+		c.rings[i] = newRing(pages, [...]side{guestSide, hostSide}[i])
+	}
+	v.order = append(v.order, c)
+}
+
+// drop forgets the rings of a channel.
+func (v *view) drop(id vmbus.ChannelID) {
+	c := v.channels[id]
+	if c == nil || c.rings[0] == nil {
+		return
+	}
+	c.rings = [2]*ring{}
+	c.ring = 0
+	for i, o := range v.order {
+		if o == c {
+			v.order = append(v.order[:i], v.order[i+1:]...)
+			return
+		}
+	}
+}
