@@ -352,7 +352,7 @@ func (g *Guest) RequestSocketFrom(silo, service, endpoint vmbus.GUID) error {
 }
 
 func (g *Guest) socketResult(m vmbus.TLConnectResult) error {
-	if int32(m.Status) >= 0 {
+	if int32(m.Status) >= 0 || putback.On(putback.HV02) {
 		return &DropError{Message: vmbus.TypeTLConnectResult, Reason: "it reports success, which only an offer may do"}
 	}
 	g.emit(SocketRefused{Endpoint: m.Endpoint, Service: m.Service, Status: m.Status})

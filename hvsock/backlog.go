@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 const (
@@ -165,10 +166,17 @@ func (l *Listener) Close() error {
 	orphans := l.queue
 	l.queue = nil
 	l.changed.Broadcast()
-	l.mu.Unlock()
+	if putback.On(putback.HV08) {
+		defer l.mu.Unlock()
+	} else {
+		l.mu.Unlock()
+	}
 	// Without the lock: lock order is listener before connection, and nothing
 	// is nested that need not be.
 	l.onClose()
+	if putback.On(putback.SS08) {
+		return nil
+	}
 	for _, c := range orphans {
 		_ = c.Close() // nobody else has it
 	}
@@ -181,7 +189,7 @@ func (l *Listener) Close() error {
 func (l *Listener) reserve() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.reserved+len(l.queue) >= l.backlog {
+	if l.closed && !putback.On(putback.SS05) || l.reserved+len(l.queue) >= l.backlog {
 		return false
 	}
 	l.reserved++
@@ -201,7 +209,7 @@ func (l *Listener) push(c *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reserved--
-	if l.closed {
+	if l.closed && !putback.On(putback.SS05) {
 		return false
 	}
 	l.queue = append(l.queue, c)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -215,7 +216,7 @@ type DirectionStats struct {
 func (c *Conn) Stats() Stats {
 	var s Stats
 	c.in.mu.Lock()
-	if c.reader != nil {
+	if c.reader != nil || putback.On(putback.GC11) {
 		c.inRing = c.reader.Stats()
 	}
 	s.In = c.stats.In

@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -45,7 +46,9 @@ func (c *Conn) Close() error {
 	h.closed = true
 	h.deadline.stop()
 	c.rest = nil
-	h.wake()
+	if !putback.On(putback.HV19) {
+		h.wake()
+	}
 	h.mu.Unlock()
 	c.discarding.Store(true)
 	c.mark(markClosed)
@@ -141,10 +144,12 @@ func (c *Conn) goOnDiscarding() {
 func (c *Conn) detach(cause detachCause) {
 	c.in.mu.Lock() // both locks: in before out, and nowhere else
 	c.out.mu.Lock()
-	if c.reader != nil {
+	if c.reader != nil || putback.On(putback.RG08) {
 		c.saveUnread(cause)
 		c.inRing, c.outRing = c.reader.Stats(), c.writer.Stats()
-		c.reader, c.writer = nil, nil
+		if !putback.On(putback.HV17) {
+			c.reader, c.writer = nil, nil
+		}
 		if c.out.end == nil {
 			c.out.end = errPipe
 		}
@@ -162,8 +167,11 @@ func (c *Conn) detach(cause detachCause) {
 // the ring holds: a peer that goes on writing gains nothing. Both locks are held.
 func (c *Conn) saveUnread(cause detachCause) {
 	h := &c.in
-	wanted := !h.closed && !h.shut
+	wanted := !h.closed && !h.shut && !putback.On(putback.HV11)
 	keep := func(b []byte) {
+		if putback.On(putback.GC18) {
+			c.rest, wanted = b, false
+		}
 		if wanted {
 			c.rest = append(c.rest, b...)
 		}

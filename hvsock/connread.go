@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -70,6 +71,9 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 	}
 	if err != nil {
 		return 0, signal, c.readEnded(err)
+	}
+	if putback.On(putback.RG02) && c.writer != nil {
+		c.writer.Resume()
 	}
 	c.stats.In.Bytes += uint64(n)
 	c.reads++

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // writeYields is how often a writer lets others run before it sleeps, if that
@@ -25,6 +26,9 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		var m int
 		m, signal, err = c.writeNow(p[n:])
 		n += m
+		if putback.On(putback.GO06) && m > 0 {
+			err = nil
+		}
 		if err != channel.ErrFull {
 			break
 		}
@@ -113,6 +117,9 @@ func (c *Conn) CloseWrite() error {
 		return c.opError("close", net.ErrClosed)
 	}
 	h.shut = true
+	if putback.On(putback.HV14) {
+		defer func() { _ = c.CloseRead() }()
+	}
 	signal, err := c.finish("close")
 	h.wake()
 	h.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 )
 
@@ -62,7 +63,7 @@ func await(ctx context.Context, timeout time.Duration, result <-chan dialResult,
 		return r.conn, r.err
 	case <-ctx.Done():
 	}
-	if !giveUp() {
+	if !giveUp() && !putback.On(putback.SS01) {
 		r := <-result
 		return r.conn, r.err
 	}

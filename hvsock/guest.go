@@ -14,6 +14,7 @@ import (
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -57,7 +58,7 @@ type guestDial struct{ service, endpoint uuid.UUID }
 // NewGuestStack returns a stack. Its Offered, Refused and Gone are the callbacks
 // of the live.Guest that is then passed to Attach.
 func NewGuestStack(opts GuestOptions) *GuestStack {
-	if opts.RingPages == 0 {
+	if opts.RingPages == 0 && !putback.On(putback.HV06) {
 		opts.RingPages = channel.DefaultRingPages
 	}
 	if opts.Clock == nil {
@@ -154,7 +155,7 @@ func busError(error) error { return syscall.ENODEV }
 func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*guestSocket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.bus == nil {
+	if s.closed || s.bus == nil && !putback.On(putback.HV07) {
 		return nil, syscall.ENODEV
 	}
 	ep, err := portAllocator{s.rnd}.pick(func(id uuid.UUID) bool { _, used := s.ports[id]; return used })
@@ -184,7 +185,9 @@ func (s *GuestStack) giveUp(k *guestSocket) bool {
 	if !ok {
 		return false
 	}
-	s.forget(k)
+	if !putback.On(putback.SS02) {
+		s.forget(k)
+	}
 	if opening {
 		s.bus.CloseChannel(ch, k)
 	}
@@ -213,10 +216,23 @@ func (k *guestSocket) fail(on guestEvent, err error) {
 	}
 }
 
+// dialOf returns the dial that an answer is for, or nil. The caller holds s.mu.
+func (s *GuestStack) dialOf(service, ep uuid.UUID) *guestSocket {
+	found := s.dials[guestDial{service, ep}]
+	if putback.On(putback.HV03) {
+		for at, k := range s.dials {
+			if at.service == service && (found == nil || k.serial < found.serial) {
+				found = k
+			}
+		}
+	}
+	return found
+}
+
 // Refused is the live.Guest's SocketRefused callback.
 func (s *GuestStack) Refused(r endpoint.SocketRefused) {
 	s.mu.Lock()
-	k := s.dials[guestDial{r.Service.UUID(), r.Endpoint.UUID()}]
+	k := s.dialOf(r.Service.UUID(), r.Endpoint.UUID())
 	s.mu.Unlock()
 	if k != nil {
 		k.fail(guestRefused, syscall.ECONNREFUSED)
@@ -248,7 +264,7 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 // takeOffer matches an offer to the dial it answers: both ids must match.
 func (s *GuestStack) takeOffer(service, ep uuid.UUID) *guestSocket {
 	s.mu.Lock()
-	k := s.dials[guestDial{service, ep}]
+	k := s.dialOf(service, ep)
 	s.mu.Unlock()
 	if k == nil || !k.move(guestOfferTaken) {
 		return nil
@@ -304,7 +320,7 @@ func (k *guestSocket) Opened(ch *live.GuestChannel) {
 
 // OpenFailed ends the socket; the dialer learns why.
 func (k *guestSocket) OpenFailed(err error) {
-	if k.listener != nil {
+	if k.listener != nil && !putback.On(putback.HV05) {
 		k.listener.cancel()
 	}
 	errno := syscall.ECONNREFUSED
@@ -342,6 +358,9 @@ func (k *guestSocket) Rescinded() {
 func (k *guestSocket) event(e connEvent) {
 	switch e {
 	case evClosed:
+		if putback.On(putback.HV01) {
+			k.end(guestAppCloses)
+		}
 		k.lingerFor(closeTimeout)
 	case evFault: // the host broke the ring: it is useless to both
 		k.end(guestAppCloses)
@@ -353,7 +372,7 @@ func (k *guestSocket) event(e connEvent) {
 func (k *guestSocket) lingerFor(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.moveLocked(guestAppCloses) {
+	if k.moveLocked(guestAppCloses) && !putback.On(putback.HV10) {
 		k.linger = k.stack.opts.Clock.AfterFunc(d, func() { k.end(guestLingerEnds) })
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/hvsock/registry"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -116,6 +117,9 @@ func (g *HostGuest) Attach(bus *live.Host) { g.bus = bus }
 func (g *HostGuest) Remove() {
 	g.stack.mu.Lock()
 	defer g.stack.mu.Unlock()
+	if putback.On(putback.SS03) {
+		maps.DeleteFunc(g.stack.root.listeners.byKey, func(a Addr, _ *Listener) bool { return a.VMID == g.vmid })
+	}
 	delete(g.stack.guests, g.vmid)
 	maps.DeleteFunc(g.stack.silos, func(_ uuid.UUID, of *HostGuest) bool { return of == g })
 }
@@ -297,6 +301,9 @@ func (k *hostSocket) Doorbell() {
 
 // Close takes the rings from the connection; what is in them stays readable.
 func (k *hostSocket) Close() {
+	if putback.On(putback.HV18) {
+		return
+	}
 	if c := k.conn.Load(); c != nil {
 		c.detach(detachReset)
 	}
@@ -337,7 +344,9 @@ func (k *hostSocket) end(on hostEvent, err error) bool {
 			k.done(dialResult{err: err})
 		}
 	}
-	k.offered.Revoke()
+	if !(putback.On(putback.HV04) && on == hostGivesUp) {
+		k.offered.Revoke()
+	}
 	return true
 }
 
@@ -358,7 +367,7 @@ func (k *hostSocket) event(e connEvent) {
 func (k *hostSocket) lingerFor(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.moveLocked(hostAppCloses) {
+	if k.moveLocked(hostAppCloses) && !putback.On(putback.HV10) {
 		k.timer = k.guest.stack.opts.Clock.AfterFunc(d, func() { k.end(hostLingerEnds, nil) })
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
@@ -145,6 +146,9 @@ func (p *loopPair) event(i int, e connEvent) {
 			return
 		}
 		for _, c := range p.conns {
+			if putback.On(putback.SS04) {
+				break
+			}
 			c.detach(detachReset)
 		}
 		p.loop.mem.Free(p.block)

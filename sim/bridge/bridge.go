@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -200,7 +201,9 @@ func (b *Bridge) serveClient(client stream) {
 
 // greet reads what the client wants. The error is a *HandshakeError.
 func greet(client net.Conn) (wanted, []byte, error) {
-	_ = client.SetReadDeadline(time.Now().Add(handshakeTimeout)) // fails only if client is closed
+	if !putback.On(putback.SS12) {
+		_ = client.SetReadDeadline(time.Now().Add(handshakeTimeout)) // fails only if client is closed
+	}
 	line, early, err := readLine(client)
 	if err != nil {
 		return wanted{}, nil, err

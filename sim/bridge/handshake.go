@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -39,6 +40,9 @@ type wanted struct {
 // is a *HandshakeError.
 func readLine(r io.Reader) (line, rest []byte, err error) {
 	buf := make([]byte, maxLineBytes)
+	if putback.On(putback.SS12) {
+		buf = make([]byte, 1<<20)
+	}
 	n := 0
 	for n < len(buf) {
 		m, err := r.Read(buf[n:])

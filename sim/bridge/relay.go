@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // A stream is a connection whose halves can be closed one by one: a
@@ -49,6 +51,10 @@ func pump(to, from stream, early []byte) {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
+			if putback.On(putback.SS11) {
+				_ = from.Close()
+				_ = to.Close()
+			}
 			_ = to.CloseWrite() // fails only if to is gone already
 			return
 		case err != nil:
