@@ -63,6 +63,12 @@ func (p *PipeReader) Read(b []byte) (n int, signal bool, err error) {
 	if len(b) == 0 {
 		return 0, false, nil
 	}
+	if !p.open && !p.eof && p.err == nil {
+		// Refresh fails as next does, which is left to tell.
+		if p.ring.Refresh() == nil {
+			n = p.readRun(b)
+		}
+	}
 	for n < len(b) {
 		if !p.open {
 			// A FIN behind data is left for the next call: whoever saves the

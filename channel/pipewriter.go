@@ -1,7 +1,6 @@
 package channel
 
 import (
-	"encoding/binary"
 	"errors"
 
 	"github.com/hvlab/hvlab/internal/putback"
@@ -151,9 +150,7 @@ func (p *PipeWriter) writeMessage(b []byte) (n int, signal bool, err error) {
 // append stages one pipe packet. Flags and transaction id are 0, as all known
 // senders leave them.
 func (p *PipeWriter) append(data []byte) error {
-	var head [pipeHeaderBytes]byte
-	binary.LittleEndian.PutUint64(head[:], pipeData|uint64(len(data))<<32)
-	return p.ring.Append(ringbuffer.Header{Type: ringbuffer.InBand}, head[:], data)
+	return p.ring.AppendGranule(pipeData|uint64(len(data))<<32, data)
 }
 
 // WriteFIN ends the stream: the reader gets what was written before, then the

@@ -55,12 +55,16 @@ func (h *half) init(clock live.Clock) {
 func (h *half) lock() {
 	h.mu.Lock()
 	if h.busy {
-		h.waiting++
-		for h.busy {
-			h.turn.Wait()
-		}
-		h.waiting--
+		h.awaitTurn()
 	}
+}
+
+func (h *half) awaitTurn() {
+	h.waiting++
+	for h.busy {
+		h.turn.Wait()
+	}
+	h.waiting--
 }
 
 // unlock ends the turn and gives up the lock.

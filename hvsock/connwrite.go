@@ -22,28 +22,9 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	h := &c.out
 	var signal bool
 	h.lock()
-	for yields := 0; ; {
-		var m int
-		m, signal, err = c.writeNow(p[n:])
-		n += m
-		if putback.On(putback.GO06) && m > 0 {
-			err = nil
-		}
-		if err != channel.ErrFull {
-			break
-		}
-		if m > 0 {
-			yields = 0
-		}
-		switch {
-		case signal:
-			h.pause(c.link.signal)
-		case yields < writeYields:
-			yields++
-			h.pause(nil)
-		default:
-			c.awaitSpace()
-		}
+	n, signal, err = c.writeNow(p)
+	if err == channel.ErrFull {
+		n, signal, err = c.writeRest(p, n, signal)
 	}
 	h.unlock()
 	if signal {
@@ -54,6 +35,32 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		return n, c.opError("write", err)
 	}
 	return n, nil
+}
+
+// writeRest goes on with a Write of which n bytes are in the ring, and the rest
+// did not fit; signal is what writeNow said. out.mu is held, and given up while
+// waiting.
+func (c *Conn) writeRest(p []byte, n int, signal bool) (int, bool, error) {
+	h := &c.out
+	err := error(channel.ErrFull)
+	for yields := 0; err == channel.ErrFull; {
+		switch {
+		case signal:
+			h.pause(c.link.signal)
+		case yields < writeYields:
+			yields++
+			h.pause(nil)
+		default:
+			c.awaitSpace()
+		}
+		var m int
+		m, signal, err = c.writeNow(p[n:])
+		n += m
+		if m > 0 {
+			yields = 0
+		}
+	}
+	return n, signal, err
 }
 
 // writeNow writes as much of p as fits; ErrFull means that some did not. out.mu
@@ -79,6 +86,8 @@ func (c *Conn) writeNow(p []byte) (n int, signal bool, err error) {
 	}
 	switch {
 	case err == nil && n == len(p):
+		return n, signal, nil
+	case putback.On(putback.GO06) && n > 0:
 		return n, signal, nil
 	case err == nil || errors.Is(err, channel.ErrFull):
 		return n, signal, channel.ErrFull

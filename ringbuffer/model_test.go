@@ -62,6 +62,9 @@ func drawPacket(t *rapid.T) (h Header, head, body []byte) {
 		}
 	}
 	h.ExtBytes = len(head)
+	if h.Type == InBand && rapid.Bool().Draw(t, "pipe") { // what AppendGranule can make
+		h, head = Header{Type: InBand}, le.AppendUint64(nil, rapid.Uint64().Draw(t, "granule"))
+	}
 	n := rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 5000)).Draw(t, "payload")
 	payload := make([]byte, n)
 	seed := rapid.Byte().Draw(t, "seed")
@@ -70,6 +73,14 @@ func drawPacket(t *rapid.T) (h Header, head, body []byte) {
 	}
 	cut := rapid.IntRange(0, min(n, 16)).Draw(t, "head bytes")
 	return h, append(head, payload[:cut]...), payload[cut:]
+}
+
+// appendPacket writes a packet, by AppendGranule if that is made for it.
+func appendPacket(w *Writer, h Header, head, body []byte) error {
+	if h == (Header{Type: InBand}) && len(head) == granuleBytes {
+		return w.AppendGranule(le.Uint64(head), body)
+	}
+	return w.Append(h, head, body)
 }
 
 // machine drives one ring and the model together.
@@ -83,7 +94,7 @@ type machine struct {
 func (x *machine) append(t *rapid.T) {
 	h, head, body := drawPacket(t)
 	total := PacketBytes(len(head) + len(body))
-	err := x.w.Append(h, head, body)
+	err := appendPacket(x.w, h, head, body)
 	var size *SizeError
 	switch {
 	case total > x.m.size-granuleBytes:

@@ -123,6 +123,16 @@ func (r *Reader) Hold() error {
 // copy, to be read only, and only until Advance.
 func (r *Reader) Held() *Header { return &r.head }
 
+// Refresh makes Run cover what has arrived, with one load of the write index, if
+// everything known was stepped past; otherwise it touches nothing. Errors: those
+// of Hold that concern the index, ErrEmpty included.
+func (r *Reader) Refresh() error {
+	if r.held || r.next != r.write {
+		return nil
+	}
+	return r.refresh()
+}
+
 // refresh loads the write index after everything known was stepped past.
 func (r *Reader) refresh() error {
 	if r.err != nil {

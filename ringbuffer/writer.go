@@ -19,6 +19,7 @@ type Writer struct {
 	committed uint32 // write index as published
 	next      uint32 // write index once the staged packets are published
 	read      uint32 // last valid read index seen; it can only lag behind, which errs towards full
+	free      int    // raw free bytes between next and read
 
 	staged  uint64 // packets between committed and next
 	pending bool   // a pending size is stored
@@ -46,6 +47,7 @@ func NewWriter(pages []*guestmem.Page) (*Writer, error) {
 		return nil, err
 	}
 	w.committed, w.next, w.read = own, own, read
+	w.free = w.data.freeBytes(own, read)
 	w.control.Store32(offPendingSize, 0)
 	w.control.Store32(offFeatures, featurePendingSize)
 	return w, nil
@@ -87,7 +89,7 @@ func (w *Writer) Append(h Header, head, body []byte) error {
 	}
 	packetBytes := DescriptorBytes + roundUp8(len(head)+len(body))
 	total := packetBytes + TrailerBytes
-	if total >= w.data.freeBytes(w.next, w.read) || total > MaxPacketBytes {
+	if total >= w.free || total > MaxPacketBytes {
 		if err := w.makeRoom(total); err != nil {
 			return err
 		}
@@ -105,19 +107,53 @@ func (w *Writer) Append(h Header, head, body []byte) error {
 		}
 		le.PutUint64(b, word)
 		le.PutUint64(b[8:], h.ID)
-		if len(head) == granuleBytes { // the pipe header: one store
-			le.PutUint64(b[DescriptorBytes:], le.Uint64(head))
-		} else {
-			copy(b[DescriptorBytes:], head)
-		}
+		copy(b[DescriptorBytes:], head)
 		copy(b[DescriptorBytes+len(head):], body)
 		le.PutUint64(b[packetBytes:], uint64(at)<<32)
 	} else {
 		w.scatter(at, word, h.ID, head, body)
 	}
-	w.next = w.data.wrap(at + uint32(total))
-	w.staged++
+	w.stage(total)
 	return nil
+}
+
+// AppendGranule is Append for the packets of pipes, of which there are many:
+// in-band, without flags, transaction id 0, and with a payload of the granule
+// first and body behind it. The bytes are those Append would write.
+func (w *Writer) AppendGranule(first uint64, body []byte) error {
+	packetBytes := DescriptorBytes + granuleBytes + roundUp8(len(body))
+	total := packetBytes + TrailerBytes
+	if total >= w.free || total > MaxPacketBytes {
+		if err := w.makeRoom(total); err != nil {
+			return err
+		}
+	}
+	at := w.next
+	word := uint64(InBand) | DescriptorBytes/granuleBytes<<16 | uint64(packetBytes)/granuleBytes<<32
+	if b := w.data.span(at); total <= len(b) {
+		b = b[:total]
+		if !putback.On(putback.GC07) {
+			le.PutUint64(b[packetBytes-granuleBytes:], 0) // padding: see Append
+		}
+		le.PutUint64(b, word)
+		le.PutUint64(b[granuleBytes:], 0)
+		le.PutUint64(b[DescriptorBytes:], first)
+		copy(b[DescriptorBytes+granuleBytes:], body)
+		le.PutUint64(b[packetBytes:], uint64(at)<<32)
+	} else {
+		var head [granuleBytes]byte
+		le.PutUint64(head[:], first)
+		w.scatter(at, word, 0, head[:], body)
+	}
+	w.stage(total)
+	return nil
+}
+
+// stage counts the packet of that size that was written at next.
+func (w *Writer) stage(total int) {
+	w.next = w.data.wrap(w.next + uint32(total))
+	w.free -= total
+	w.staged++
 }
 
 // scatter writes a packet that crosses the end of the ring or of a page, with
@@ -165,12 +201,12 @@ func (w *Writer) FreeBytes() (int, error) {
 	if err := w.accept(load32(w.control, offReadIndex)); err != nil {
 		return 0, err
 	}
-	return w.data.freeBytes(w.next, w.read), nil
+	return w.free, nil
 }
 
 // KnownFreeBytes is FreeBytes without a look at the shared read index: at least
 // so much is free, as far as the last Commit saw. A dead Writer has no room.
-func (w *Writer) KnownFreeBytes() int { return w.data.freeBytes(w.next, w.read) }
+func (w *Writer) KnownFreeBytes() int { return w.free }
 
 // accept takes over a snapshot of the read index. Beyond being in range it may
 // only have moved forward over published bytes: an index in front of the write
@@ -185,6 +221,7 @@ func (w *Writer) accept(read uint32) error {
 		return err
 	}
 	w.read = read
+	w.free = w.data.freeBytes(w.next, read)
 	return nil
 }
 
@@ -195,6 +232,7 @@ func (w *Writer) kill(err error) {
 	w.next = w.committed
 	w.staged = 0
 	w.read = w.data.wrap(w.committed + granuleBytes)
+	w.free = granuleBytes
 }
 
 // Commit publishes the staged packets with one store of the write index and
@@ -216,13 +254,13 @@ func (w *Writer) Commit() (signal bool) {
 	w.stats.Packets += w.staged
 	w.stats.Bytes += uint64(w.data.distance(old, w.next))
 	w.committed, w.staged = w.next, 0
-	if w.accept(read) != nil {
+	if read != w.read && w.accept(read) != nil {
 		return false
 	}
 	if putback.On(putback.RG05) {
 		w.control.Store32(offMask, 0)
 	}
-	w.stats.PeakBytes = max(w.stats.PeakBytes, uint64(w.data.distance(read, w.committed)))
+	w.stats.PeakBytes = max(w.stats.PeakBytes, uint64(int(w.data.size)-w.free))
 	if mask != 0 || read != old && !putback.On(putback.RG03) {
 		w.stats.Suppressed++
 		return false
@@ -234,6 +272,7 @@ func (w *Writer) Commit() (signal bool) {
 // Revert forgets the staged packets; the reader never sees them.
 func (w *Writer) Revert() {
 	w.next = w.committed
+	w.free = w.data.freeBytes(w.next, w.read)
 	w.staged = 0
 }
 

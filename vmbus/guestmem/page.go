@@ -62,6 +62,17 @@ func (p *Page) Load64(off int) uint64 { return atomic.LoadUint64(p.word64(off)) 
 // Store64 stores the 64-bit word at offset off, in bytes, a multiple of 8.
 func (p *Page) Store64(off int, v uint64) { atomic.StoreUint64(p.word64(off), v) }
 
+// LineSet reports whether any bit is set in the 64 bytes at offset off, a
+// multiple of 64. It loads each of the eight 64-bit words once, not all at once.
+func (p *Page) LineSet(off int) bool {
+	if uint(off) > PageSize-64 || off&63 != 0 {
+		panic(offsetPanic{off, 64})
+	}
+	w := (*[8]uint64)(unsafe.Pointer(&p.data[off]))
+	return atomic.LoadUint64(&w[0])|atomic.LoadUint64(&w[1])|atomic.LoadUint64(&w[2])|atomic.LoadUint64(&w[3])|
+		atomic.LoadUint64(&w[4])|atomic.LoadUint64(&w[5])|atomic.LoadUint64(&w[6])|atomic.LoadUint64(&w[7]) != 0
+}
+
 func (p *Page) word32(off int) *uint32 {
 	if uint(off) > PageSize-4 || off&3 != 0 {
 		panic(offsetPanic{off, 4})

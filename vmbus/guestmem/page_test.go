@@ -40,6 +40,18 @@ func TestReadModifyWriteReturnsTheOldWord(t *testing.T) {
 	require.Zero(t, p.Load32(16), "the word behind is another one")
 }
 
+// A line is 64 bytes: a bit in any of them is found, and none in its neighbours.
+func TestLineSet(t *testing.T) {
+	for _, off := range []int{0, 64, guestmem.PageSize - 64} {
+		for bit := range 512 {
+			p := newPage(t)
+			p.Bytes()[off+bit/8] = 1 << (bit % 8)
+			require.True(t, p.LineSet(off))
+			require.False(t, p.LineSet((off+64)%guestmem.PageSize), "the line behind is another one")
+		}
+	}
+}
+
 // Offsets are our own: a wrong one is a bug, and must not become an access to
 // something else.
 func TestBadOffsetsPanic(t *testing.T) {
@@ -55,6 +67,7 @@ func TestBadOffsetsPanic(t *testing.T) {
 		"Load64":  func(off int) { p.Load64(off) },
 		"Store64": func(off int) { p.Store64(off, 1) },
 	}
+	lines := map[string]func(int){"LineSet": func(off int) { p.LineSet(off) }}
 	check := func(ops map[string]func(int), wordBytes int, offsets ...int) {
 		for name, op := range ops {
 			for _, off := range offsets {
@@ -67,6 +80,7 @@ func TestBadOffsetsPanic(t *testing.T) {
 	}
 	check(ops32, 4, -4, -1, 1, 2, 3, 4093, 4094, 4096, 8192, -1<<63, 1<<62)
 	check(ops64, 8, -8, -1, 1, 4, 4092, 4089, 4096, -1<<63, 1<<62)
+	check(lines, 64, -64, -1, 8, 32, 4033, 4096, -1<<63, 1<<62)
 	require.Equal(t, make([]byte, guestmem.PageSize), p.Bytes(), "a refused store stores nothing")
 }
 

@@ -92,3 +92,13 @@ func BenchmarkBindUnbind(b *testing.B) {
 		p.Unbind(0x2003)
 	}
 }
+
+// The guest's half of the same: looking through all flags of a SINT for one.
+func BenchmarkScanFlags(b *testing.B) {
+	g := newGuest(b, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		g.events[0].Or32(synic.MessageSINT*synic.SlotBytes, 8)
+		synic.ScanFlags(g.events[0], synic.MessageSINT, func(uint16) {})
+	}
+}

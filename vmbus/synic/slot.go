@@ -97,13 +97,18 @@ func SlotFull(page *guestmem.Page, sint uint8) bool {
 // comes with another interrupt. Source: vmbus-control.md 9.4.
 func ScanFlags(page *guestmem.Page, sint uint8, fn func(flag uint16)) {
 	base := slotOffset(sint)
-	for word := range FlagsPerSINT / 32 {
-		off := base + word*4
-		if page.Load32(off) == 0 { // most are, and a load is cheaper
+	const lineFlags = 64 * 8
+	for line := range FlagsPerSINT / lineFlags {
+		if !page.LineSet(base + line*64) { // most are not, and this is cheap
 			continue
 		}
-		for set := page.And32(off, 0); set != 0; set &= set - 1 {
-			fn(uint16(word*32 + bits.TrailingZeros32(set)))
+		for word := line * lineFlags / 32; word < (line+1)*lineFlags/32; word++ {
+			if page.Load32(base+word*4) == 0 {
+				continue
+			}
+			for set := page.And32(base+word*4, 0); set != 0; set &= set - 1 {
+				fn(uint16(word*32 + bits.TrailingZeros32(set)))
+			}
 		}
 	}
 }
