@@ -150,7 +150,7 @@ func testRescindAtEachStepOfTheOpen(t *testing.T) {
 		require.NoError(t, err)
 		l.SetBacklog(1)
 		var first *Conn
-		cancel := w.peer.BeginDial(ServiceIDFromPort(5000), time.Hour, func(c *Conn, _ error) { first = c })
+		_, cancel := w.peer.BeginDial(ServiceIDFromPort(5000), time.Hour, func(c *Conn, _ error) { first = c })
 		more = w.runTo(step, cancel)
 		if first != nil { // it was too late to take it back
 			require.NoError(t, first.Close())
@@ -278,7 +278,7 @@ func testDialAgainAtEachStep(t *testing.T) {
 		require.NoError(t, err)
 		to := Addr{Parent, ServiceIDFromPort(5000)}
 		var first, second *Conn
-		cancel := w.local.BeginDial(to, time.Hour, func(c *Conn, _ error) { first = c })
+		_, cancel := w.local.BeginDial(to, time.Hour, func(c *Conn, _ error) { first = c })
 		more = w.runTo(step, cancel)
 		w.local.BeginDial(to, time.Hour, func(c *Conn, err error) {
 			require.NoError(t, err, "step %d", step)
