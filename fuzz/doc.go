@@ -29,6 +29,8 @@
 //	FuzzPipeBytes       a byte pipe's memory, read in four ways that must agree
 //	FuzzPipeMessages    a message pipe's memory against a reference
 //	FuzzPipeStream      both ends of an honest pipe: nothing lost, no wake-up lost, room for the FIN
+//	FuzzHostSockets     a host's sockets in virtual time against a guest: messages, rings, timeouts
+//	FuzzGuestSockets    a guest's sockets in virtual time against a host: messages, rings, timeouts
 //	FuzzGuestMessage    one message of a guest: encode of parse, parse of encode, at any alignment
 //	FuzzHostMessage     one message of a host
 //	FuzzGPADLs          range buffers in one piece and in many, against exact arithmetic

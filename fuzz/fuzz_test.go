@@ -47,6 +47,10 @@ func FuzzPipeMessages(f *testing.F) { run(f, "PipeMessages") }
 
 func FuzzPipeStream(f *testing.F) { run(f, "PipeStream") }
 
+func FuzzHostSockets(f *testing.F) { run(f, "HostSockets") }
+
+func FuzzGuestSockets(f *testing.F) { run(f, "GuestSockets") }
+
 func FuzzGuestMessage(f *testing.F) { run(f, "GuestMessage") }
 
 func FuzzHostMessage(f *testing.F) { run(f, "HostMessage") }

@@ -31,7 +31,7 @@ func (w *guestBus) posted(p endpoint.Posting) {
 		w.opens(m.Channel, m.Ring)
 	case *vmbus.GPADLTeardown:
 		r := w.ring(m.GPADL)
-		if r == nil || !r.created || r.teardownAsked || r.tornDown {
+		if r == nil || !r.created || r.teardownAsked { // a host may say so before it hears a teardown that a pause held back
 			w.fail("I-GPADL-TEARDOWN-ONCE", "GPADL %v: %+v", m.GPADL, r)
 			return
 		}

@@ -34,8 +34,12 @@ func (w *hostBus) sent(out endpoint.Outgoing) {
 		w.offered(m.Channel)
 	case *vmbus.RescindChannelOffer:
 		w.rescinded(m.Channel)
-	case *vmbus.VersionResponse, *vmbus.VersionResponse2, *vmbus.VersionResponse3, *vmbus.UnloadComplete:
-		clear(w.live) // whatever the old connection knew is over
+	case *vmbus.VersionResponse:
+		if m.Supported != 0 {
+			clear(w.live) // whatever the old connection knew is over
+		}
+	case *vmbus.VersionResponse2, *vmbus.VersionResponse3, *vmbus.UnloadComplete:
+		clear(w.live)
 	case *vmbus.PauseResponse:
 		w.silent = true
 	}

@@ -21,15 +21,31 @@ type synicWorld struct {
 
 // newSynicWorld sets up what a guest sets up, with content in both pages.
 func newSynicWorld(sint uint8, content []byte) (messages, events *synicWorld, err error) {
-	const vector, enable = 0xF3, 1
 	heap := guestmem.NewHeap(guestmem.HeapOptions{})
+	p := synic.NewPartition(heap, 1)
+	messagePage, eventPage, err := setUpSynIC(heap, p, sint)
+	if err != nil {
+		return nil, nil, err
+	}
+	messages = &synicWorld{partition: p, to: synic.Target{SINT: sint}, page: messagePage}
+	events = &synicWorld{partition: p, to: synic.Target{SINT: sint}, page: eventPage}
+	copy(messagePage.Bytes(), content)
+	copy(eventPage.Bytes(), content)
+	p.SetInterrupt(func(uint32, uint8) {
+		messages.interrupts++
+		events.interrupts++
+	})
+	return messages, events, nil
+}
+
+// setUpSynIC does what a guest does on its first processor: message page, event
+// page, one SINT, control.
+func setUpSynIC(heap *guestmem.Heap, p *synic.Partition, sint uint8) (messages, events *guestmem.Page, err error) {
+	const vector, enable = 0xF3, 1
 	block, err := heap.Alloc(2)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := synic.NewPartition(heap, 1)
-	messages = &synicWorld{partition: p, to: synic.Target{SINT: sint}, page: block.Pages[0]}
-	events = &synicWorld{partition: p, to: synic.Target{SINT: sint}, page: block.Pages[1]}
 	for _, w := range []struct {
 		msr   uint32
 		value uint64
@@ -43,13 +59,7 @@ func newSynicWorld(sint uint8, content []byte) (messages, events *synicWorld, er
 			return nil, nil, err
 		}
 	}
-	copy(messages.page.Bytes(), content)
-	copy(events.page.Bytes(), content)
-	p.SetInterrupt(func(uint32, uint8) {
-		messages.interrupts++
-		events.interrupts++
-	})
-	return messages, events, nil
+	return block.Pages[0], block.Pages[1], nil
 }
 
 // Slots gives both halves of the SynIC a message page and an event page with
