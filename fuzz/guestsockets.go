@@ -334,7 +334,7 @@ func (w *guestSocketWorld) dial(what uint8) {
 		return
 	}
 	w.dials++
-	cancel := w.stack.BeginDial(hvsock.Addr{VMID: hvsock.Parent, ServiceID: hvsock.ServiceIDFromPort(uint32(what))}, 2*time.Second, w.dialed)
+	_, cancel := w.stack.BeginDial(hvsock.Addr{VMID: hvsock.Parent, ServiceID: hvsock.ServiceIDFromPort(uint32(what))}, 2*time.Second, w.dialed)
 	if what&0x80 != 0 {
 		w.run()
 		cancel()

@@ -202,7 +202,7 @@ func (w *hostSocketWorld) dial(what uint8) {
 		w.post(vmbus.Append(nil, &vmbus.TLConnectRequest{Endpoint: vmbus.GUID{0xEE, what}, Service: vmbus.GUID{what}}))
 	case 3:
 		w.dials++
-		cancel := w.peer.BeginDial(hvsock.ServiceIDFromPort(uint32(what)), 2*time.Second, w.dialed)
+		_, cancel := w.peer.BeginDial(hvsock.ServiceIDFromPort(uint32(what)), 2*time.Second, w.dialed)
 		if what&0x80 != 0 {
 			w.run()
 			cancel()
