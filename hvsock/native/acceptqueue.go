@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // An acceptQueue gives deadlines to a listener that has none: goroutines wait in
@@ -104,6 +106,10 @@ func (q *acceptQueue) Close() error {
 		return net.ErrClosed
 	}
 	q.closed = true
+	if putback.On(putback.GO01) {
+		q.mu.Unlock()
+		return nil
+	}
 	orphans := q.accepted
 	q.accepted = nil
 	if q.alarm != nil {

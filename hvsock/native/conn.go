@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // A Conn is a connection of the operating system: a byte stream whose halves can
@@ -132,7 +134,7 @@ func (c *Conn) shut(shutdown func() error) error {
 // Close ends the connection; blocked and later calls fail with net.ErrClosed.
 // Called again, it returns net.ErrClosed.
 func (c *Conn) Close() error {
-	if !c.closed.CompareAndSwap(false, true) {
+	if !c.closed.CompareAndSwap(false, true) && !putback.On(putback.GO05) {
 		return c.opError("close", net.ErrClosed)
 	}
 	if err := c.stream.Close(); err != nil {
@@ -171,7 +173,7 @@ func (c *Conn) setDeadline(by *instant, set func(time.Time) error, t time.Time) 
 		by.set(t)
 		err = set(t)
 	}
-	if err == nil {
+	if err == nil || putback.On(putback.GO08) {
 		return nil
 	}
 	return &net.OpError{Op: "set", Net: network, Addr: c.local, Err: c.system.cause("set", err)}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 func (s system) dialTo(ctx context.Context, addr hvsock.Addr) (*Conn, error) {
 	parent := ctx
 	_, patient := ctx.Deadline()
-	if !patient {
+	if !patient && !putback.On(putback.GO02) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
@@ -46,7 +47,7 @@ func (s system) dialTo(ctx context.Context, addr hvsock.Addr) (*Conn, error) {
 		var errno syscall.Errno
 		err = s.cause("connect", err)
 		switch {
-		case errors.Is(err, syscall.EINTR) && interrupted < maxInterrupted:
+		case errors.Is(err, syscall.EINTR) && interrupted < maxInterrupted && !putback.On(putback.GO03):
 			interrupted++
 		case errors.Is(err, syscall.ETIMEDOUT) && patient && time.Since(start) >= minDialTime:
 		case ctx.Err() != nil && !errors.As(err, &errno):

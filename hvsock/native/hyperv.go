@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // hypervEnable provides AF_HYPERV, in an elevated PowerShell.
@@ -74,7 +75,7 @@ func abandon(ctx context.Context, dial func() (stream, error)) (stream, error) {
 		select {
 		case done <- result{s, err}:
 		case <-gone:
-			if err == nil {
+			if err == nil && !putback.On(putback.GO04) {
 				_ = s.Close() // nobody has it
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // maxBrokenAccepts is how many connections in a row may fail between the
@@ -84,6 +85,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 // of nothing at all. Windows reports a connection that was reset while it was
 // queued as ECONNRESET (faults.md GO-03).
 func isBrokenAccept(err error) bool {
+	if putback.On(putback.GO03) {
+		return false
+	}
 	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR) || errors.Is(err, syscall.ECONNRESET)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // thisSystem names the machine in reports and errors.
@@ -123,6 +124,22 @@ func (f vsockFacts) report() Report {
 	return f.withParent(r, loopback)
 }
 
+// errNotVSock reports a family 40 that is something else: sandboxes that emulate
+// Linux answer a socket call they do not know in odd ways (faults.md GO-07).
+var errNotVSock = errors.New("a socket of address family 40 has no AF_VSOCK name")
+
+// checkName judges the name of a new socket of family 40, which in AF_VSOCK is
+// "any port of any CID"; isVSock says whether it has the shape of such a name.
+func checkName(name any, isVSock bool, cid, port uint32) error {
+	if putback.On(putback.GO07) {
+		return nil
+	}
+	if !isVSock || cid != hvsock.CIDAny || port != hvsock.PortAny {
+		return fmt.Errorf("%w, but %T %+v", errNotVSock, name, name)
+	}
+	return nil
+}
+
 // withParent adds loopback and what the CID tells to r.
 func (f vsockFacts) withParent(r Report, loopback Offer) Report {
 	parent := Offer{Name: OfferParent}
@@ -209,6 +226,9 @@ func (s system) sendByte(addr hvsock.Addr) error {
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
 		return err
+	}
+	if putback.On(putback.GO09) {
+		_ = c.SetDeadline(time.Time{})
 	}
 	if _, err := c.Write([]byte{probeByte}); err != nil {
 		return err

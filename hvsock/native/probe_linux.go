@@ -2,7 +2,6 @@ package native
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/hvlab/hvlab/hvsock"
@@ -22,12 +21,7 @@ func probe() Report {
 	return f.report()
 }
 
-// errNotVSock reports a family 40 that is something else: sandboxes that emulate
-// Linux answer a socket call they do not know in odd ways (faults.md GO-07).
-var errNotVSock = errors.New("a socket of address family 40 has no AF_VSOCK name")
-
-// openVSock opens a socket and looks at its name, which of a new socket is "any
-// port of any CID".
+// openVSock opens a socket and looks at its name.
 func openVSock() error {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -37,8 +31,9 @@ func openVSock() error {
 	if err := errors.Join(err, unix.Close(fd)); err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
-	if vm, ok := name.(*unix.SockaddrVM); !ok || vm.CID != hvsock.CIDAny || vm.Port != hvsock.PortAny {
-		return fmt.Errorf("%w, but %T %+v", errNotVSock, name, name)
+	vm, ok := name.(*unix.SockaddrVM)
+	if !ok {
+		vm = &unix.SockaddrVM{}
 	}
-	return nil
+	return checkName(name, ok, vm.CID, vm.Port)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/ringbuffer"
 	"github.com/hvlab/hvlab/vmbus"
@@ -130,6 +131,9 @@ func (s *Service) drainLocked(c *live.HostChannel) (signal bool) {
 // handleLocked takes one response; one that cannot be used is dropped.
 func (s *Service) handleLocked(b []byte) {
 	h, body, err := decode(b)
+	if err != nil && putback.On(putback.HC15) {
+		s.channel = nil
+	}
 	if err != nil || h.Flags&flagResponse == 0 {
 		return
 	}

@@ -81,6 +81,7 @@ var rows = []row{
 	in(HC12, "endpoint"),
 	in(HC13, "endpoint"),
 	in(HC14, "endpoint"),
+	in(HC15, "sim/services"),
 	in(HC16, "vmbus/synic", "endpoint/live"),
 	in(HC17, "endpoint"),
 
@@ -130,6 +131,16 @@ var rows = []row{
 	in(SS07, "endpoint"),
 	in(SS08, "sim"),
 	in(SS09, "endpoint/live"),
+	in(SS11, "sim/bridge"),
+	in(SS12, "sim/bridge:TestCatalogue/SS-12-bytes", "sim/bridge:TestCatalogue/SS-12-seconds"),
 
+	in(GO01, "hvsock/native"),
+	in(GO02, "hvsock/native"),
+	in(GO03, "hvsock/native:TestCatalogue/GO-03-accept", "hvsock/native:TestCatalogue/GO-03-connect"),
+	in(GO04, "hvsock/native"),
+	in(GO05, "hvsock/native"),
 	in(GO06, "hvsock"),
+	in(GO07, "hvsock/native"),
+	in(GO08, "hvsock/native"),
+	in(GO09, "hvsock/native"),
 }
