@@ -442,6 +442,15 @@ func (h *Host) Revoke(id OfferID) error {
 	return nil
 }
 
+// OfferOf returns the offer the guest knows as channel id.
+func (h *Host) OfferOf(id vmbus.ChannelID) (OfferID, bool) {
+	e := h.table.Lookup(id)
+	if e == nil || h.byEntry[e] == nil {
+		return 0, false
+	}
+	return h.byEntry[e].id, true
+}
+
 // cancel forgets the device operations of c, so that late answers are ignored.
 func (h *Host) cancel(c *hostChannel) {
 	if putback.On(putback.SS07) {

@@ -91,7 +91,7 @@ type RingOptions struct {
 
 // An opening is a channel this guest has opened or is opening.
 type opening struct {
-	flag   vmbus.ChannelID // its doorbell: the channel id, unless the guest chose another
+	flag   uint16 // its doorbell, 0 while it has none
 	driver Driver
 	block  *guestmem.Block
 	rings  *channel.Rings
@@ -125,6 +125,7 @@ type Guest struct {
 	drops     dropLog
 
 	connected func(error)   // owned by the loop: told the outcome of BeginConnect, once
+	paused    func()        // owned by the loop: told that the host is silent
 	unloading Timer         // owned by the loop: ticks until BeginClose is done
 	waited    time.Duration // owned by the loop: how long that has taken
 	kept      bool          // owned by the loop: the host may still use our pages
@@ -308,8 +309,7 @@ func (g *Guest) startOpen(offer vmbus.OfferChannel, r RingOptions, d Driver) {
 		d.OpenFailed(err)
 		return
 	}
-	g.openings[id] = &opening{flag: id, driver: d, block: block, rings: rings, offer: offer, ring: r}
-	g.doorbells[id].Store(&d)
+	g.openings[id] = &opening{driver: d, block: block, rings: rings, offer: offer, ring: r}
 }
 
 // CloseChannel gives up a channel that d opened or is opening. The driver must have
@@ -328,7 +328,7 @@ func (g *Guest) CloseChannel(id vmbus.ChannelID, d Driver) {
 
 func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
 	if !putback.On(putback.GC02) {
-		g.doorbells[o.flag].Store(nil)
+		g.silence(o)
 	}
 	o.open = false
 	// It may be closing already: then there is nothing to do.
@@ -491,7 +491,7 @@ func (g *Guest) shutdown() {
 
 // abandon ends a channel whose connection is gone.
 func (g *Guest) abandon(id vmbus.ChannelID, o *opening) {
-	g.doorbells[o.flag].Store(nil)
+	g.silence(o)
 	delete(g.openings, id)
 	if o.open {
 		o.driver.Rescinded()

@@ -151,7 +151,7 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.ChannelOpened:
 		if o := g.openings[a.Channel]; o != nil {
 			o.open = true
-			g.moveDoorbell(o, a.EventFlag)
+			g.listen(o, a.EventFlag)
 			o.driver.Opened(&GuestChannel{
 				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
 				monitor: g.monitorOf(o), bit: g.core.Negotiated().Version < vmbus.Win7 || o.offer.IsDedicated&1 == 0,
@@ -160,7 +160,6 @@ func (g *Guest) act(a endpoint.Action) {
 		}
 	case endpoint.OpenFailed:
 		if o := g.openings[a.Channel]; o != nil {
-			g.doorbells[o.flag].Store(nil)
 			o.driver.OpenFailed(a.Err)
 		}
 	case endpoint.RingFree:
@@ -168,6 +167,8 @@ func (g *Guest) act(a endpoint.Action) {
 			delete(g.openings, a.Channel)
 			g.opts.Memory.Free(o.block)
 		}
+	case endpoint.Paused:
+		g.hostPaused()
 	case endpoint.ChannelModified:
 		g.modified(a)
 	case endpoint.ChannelReleased:
@@ -191,15 +192,22 @@ func (g *Guest) monitorOf(o *opening) *guestmem.Page {
 	return g.monitors
 }
 
-// moveDoorbell makes the host's signals of an open channel arrive on flag. Until
-// now none did; the driver looks at its ring when it is told of the open.
-func (g *Guest) moveDoorbell(o *opening, flag uint16) {
-	if int(flag) >= len(g.doorbells) || o.flag == vmbus.ChannelID(flag) {
-		return
+// listen makes the host's signals of an open channel, which arrive on flag, reach
+// its driver. Until now they reached nobody: flag may have been another channel's
+// when the open began.
+func (g *Guest) listen(o *opening, flag uint16) {
+	if int(flag) < len(g.doorbells) {
+		o.flag = flag
+		g.doorbells[flag].Store(&o.driver)
 	}
-	g.doorbells[o.flag].Store(nil)
-	o.flag = vmbus.ChannelID(flag)
-	g.doorbells[flag].Store(&o.driver)
+}
+
+// silence undoes listen; a second call does nothing.
+func (g *Guest) silence(o *opening) {
+	if o.flag != 0 {
+		g.doorbells[o.flag].Store(nil)
+		o.flag = 0
+	}
 }
 
 // rescinded ends an open channel: the driver lets go of the rings first.
@@ -208,7 +216,7 @@ func (g *Guest) rescinded(id vmbus.ChannelID) {
 	if o == nil || !o.open {
 		return // unopened, or its open fails by itself
 	}
-	g.doorbells[o.flag].Store(nil)
+	g.silence(o)
 	o.driver.Rescinded()
 	g.closeChannel(id, o)
 }

@@ -113,6 +113,7 @@ type Host struct {
 	offered map[endpoint.OfferID]*Offered // owned by the loop
 	open    map[vmbus.ChannelID]*Offered  // owned by the loop
 	closed  bool                          // owned by the loop
+	resets  []func()                      // owned by the loop; told when a reset is done
 
 	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
 	monitor       sampler
@@ -229,18 +230,28 @@ func (h *Host) RefuseSocket(r endpoint.SocketRequested) {
 // Revoke withdraws the offer: the device is closed, the guest gets a rescind,
 // and Device.Gone follows when the guest has let go. A second call does
 // nothing.
-func (p *Offered) Revoke() {
-	p.host.loop.do(func() {
-		if p.revoked {
-			return
+func (p *Offered) Revoke() { p.host.loop.do(p.revoke) }
+
+func (p *Offered) revoke() {
+	if p.revoked {
+		return
+	}
+	p.revoked = true
+	if p.id == 0 {
+		return
+	}
+	p.host.closeDevice(p)
+	// The guest may have released the offer already: then it is gone.
+	_ = p.host.core.Revoke(p.id)
+}
+
+// Rescind revokes the offer that the guest knows as channel id, whoever made it;
+// an id that is not in use is ignored.
+func (h *Host) Rescind(id vmbus.ChannelID) {
+	h.loop.do(func() {
+		if offer, ok := h.core.OfferOf(id); ok && h.offered[offer] != nil {
+			h.offered[offer].revoke()
 		}
-		p.revoked = true
-		if p.id == 0 {
-			return
-		}
-		p.host.closeDevice(p)
-		// The guest may have released the offer already: then it is gone.
-		_ = p.host.core.Revoke(p.id)
 	})
 }
 
@@ -269,8 +280,21 @@ func (h *Host) Negotiated() (n vmbus.Negotiated) {
 // Dropped counts guest messages that were dropped as malformed or illegal.
 func (h *Host) Dropped() uint64 { return h.dropped.Load() }
 
-// Reset tells the core that the virtual machine was reset: every channel ends.
-func (h *Host) Reset() { h.loop.do(h.core.Reset) }
+// Reset tells the core that the virtual machine was reset: every channel ends,
+// and what the guest had posted is gone with the machine.
+func (h *Host) Reset() { h.BeginReset(func() {}) }
+
+// BeginReset is Reset; done runs on the loop when the host has let go of the
+// guest, before which the machine must not start again.
+func (h *Host) BeginReset(done func()) {
+	h.mu.Lock()
+	h.queue = nil // now: what comes later is of the machine that has started again
+	h.mu.Unlock()
+	h.loop.do(func() {
+		h.resets = append(h.resets, done)
+		h.core.Reset()
+	})
+}
 
 // Close ends the host: devices are closed and forgotten, the ports unbound, the
 // goroutine has ended when it returns. It must not be called from a callback.

@@ -115,6 +115,12 @@ func (h *Host) act(a endpoint.Action) {
 		if h.opts.Gone != nil {
 			h.opts.Gone()
 		}
+	case endpoint.ResetFinished:
+		done := h.resets
+		h.resets = nil
+		for _, f := range done {
+			f()
+		}
 	case endpoint.OpenDevice:
 		h.openDevice(a)
 	case endpoint.CloseDevice:
@@ -256,9 +262,7 @@ func (h *Host) closeDevice(p *Offered) {
 func (h *Host) bindDoorbell(r endpoint.OpenRequest, d Device) error {
 	if r.ConnectionID == vmbus.LegacyEventConnection && h.legacy.connected() {
 		h.legacy.add(r.Channel, d)
-		return nil
-	}
-	if err := h.opts.Port.BindEvents(synic.ConnectionID(r.ConnectionID), func(uint16) { d.Doorbell() }); err != nil {
+	} else if err := h.opts.Port.BindEvents(synic.ConnectionID(r.ConnectionID), func(uint16) { d.Doorbell() }); err != nil {
 		return err
 	}
 	if r.MonitorID != vmbus.NoMonitor {
@@ -271,9 +275,9 @@ func (h *Host) bindDoorbell(r endpoint.OpenRequest, d Device) error {
 func (h *Host) unbindDoorbell(r endpoint.OpenRequest) {
 	if r.ConnectionID == vmbus.LegacyEventConnection && h.legacy.connected() {
 		h.legacy.remove(r.Channel)
-		return
+	} else {
+		h.opts.Port.Unbind(synic.ConnectionID(r.ConnectionID))
 	}
-	h.opts.Port.Unbind(synic.ConnectionID(r.ConnectionID))
 	if r.MonitorID != vmbus.NoMonitor {
 		h.monitor.unwatch(r.MonitorID)
 	}

@@ -24,13 +24,41 @@ const (
 	opClose
 	opReadDeadline  // Arg microseconds from now, 0 takes it back
 	opWriteDeadline // likewise
+
+	// Of a device, Arg.
+	opPublish // its host offers it
+	opOpen
+	opCloseChannel
+	opModify // its interrupt moves to another processor
+	opHostSend
+	opSend
+	opHostReceive
+	opReceive
+
+	// Of a guest.
+	opPause
+	opResume
+	opUnload
+	opBoot // again, after an unload, a reset or a crash
 )
 
 var appNames = [...]string{
 	"", "accept", "dial", "dial", "cancel", "read", "write", "closewrite", "closeread", "close", "readdeadline", "writedeadline",
+	"publish", "open", "closechannel", "modify", "hostsend", "send", "hostreceive", "receive",
+	"pause", "resume", "unload", "boot",
 }
 
-var opsWithArg = [len(appNames)]bool{opDial: true, opHostDial: true, opRead: true, opWrite: true, opReadDeadline: true, opWriteDeadline: true}
+// opsWithArg have a number in their text; of those in drawnOps the chooser draws it.
+var (
+	drawnOps = [len(appNames)]bool{
+		opDial: true, opHostDial: true, opRead: true, opWrite: true, opReadDeadline: true, opWriteDeadline: true,
+	}
+	opsWithArg = [len(appNames)]bool{
+		opDial: true, opHostDial: true, opRead: true, opWrite: true, opReadDeadline: true, opWriteDeadline: true,
+		opPublish: true, opOpen: true, opCloseChannel: true, opModify: true,
+		opHostSend: true, opSend: true, opHostReceive: true, opReceive: true,
+	}
+)
 
 // dialTimeout is what every dial is given, the default of the real ones.
 const dialTimeout = 2 * time.Second
@@ -87,7 +115,9 @@ func (a *apps) enable() {
 		w.add(Step{Kind: App, Op: opAccept}, normalWeight)
 	}
 	for _, m := range w.machines {
-		if queued, _ := m.listener.Waiting(); queued > 0 && !m.gone {
+		m.enableDevices()
+		m.enableLife()
+		if queued, _ := m.listener.Waiting(); queued > 0 && !m.gone && !m.down {
 			w.add(Step{Kind: App, Op: opAccept, Guest: m.number}, normalWeight)
 		}
 		if !w.resting && m.socketsWork() && len(a.pairs) < maxPairs {
@@ -115,7 +145,7 @@ func (a *apps) do(s Step) {
 		if m == nil {
 			w.actor = hostSide
 			a.accept(w.service, hostSide, nil)
-		} else {
+		} else if !m.down {
 			w.actor = guestSide
 			a.accept(m.listener, guestSide, m)
 		}
@@ -130,6 +160,15 @@ func (a *apps) do(s Step) {
 			if p.pending {
 				w.fail(LiveCalls, "c%d: the dialer gave up and was not told", p.id)
 			}
+		}
+	case opPause, opResume, opUnload, opBoot:
+		if m := w.machine(s.Guest); m != nil {
+			w.actor = guestSide
+			m.live(s.Op)
+		}
+	case opPublish, opOpen, opCloseChannel, opModify, opHostSend, opSend, opHostReceive, opReceive:
+		if m := w.machine(s.Guest); m != nil {
+			m.doDevice(s)
 		}
 	default:
 		if p := a.find(s.Actor / 2); p != nil {
@@ -208,7 +247,7 @@ func (a *apps) refused(p *pair, err error) {
 	w.note("c%d: %v", p.id, err)
 	patience := w.clock.now-p.dialed >= dialTimeout
 	switch {
-	case w.current.Op == opCancel && w.current.Kind == App, p.excused != "", p.m.life != p.life, p.m.closing, p.m.gone:
+	case w.current.Op == opCancel && w.current.Kind == App, p.excused != "", p.m.life != p.life, p.m.closing, p.m.gone, p.m.short:
 	case errors.Is(err, syscall.ETIMEDOUT) && patience: // nobody served it in time; a guest cannot refuse
 	case errors.Is(err, syscall.ECONNREFUSED) && p.byGuest && w.service.full >= p.begun:
 	default:

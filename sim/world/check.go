@@ -63,8 +63,11 @@ func (w *World) checkLiveness() {
 	w.hit(LiveReader)
 	w.hit(LiveWriter)
 	for _, m := range w.machines {
-		if m.connects {
-			w.fail(LiveCalls, "guest%d is still connecting", m.number)
+		if m.connects || m.resetting || m.pause == pausing {
+			w.fail(LiveCalls, "guest%d: connecting %v, resetting %v, pausing %v", m.number, m.connects, m.resetting, m.pause == pausing)
+		}
+		for _, d := range m.devices {
+			d.checkLiveness()
 		}
 	}
 }
@@ -72,13 +75,15 @@ func (w *World) checkLiveness() {
 // checkNothingLeft looks for leftovers after everything was closed.
 func (w *World) checkNothingLeft() {
 	for _, m := range w.machines {
-		if !m.gone {
+		if !m.gone && !m.down {
 			w.fail(LiveReset, "guest%d has not unloaded", m.number)
 			return
 		}
-		if err := m.guest.Close(); err != nil {
-			w.fail(LiveReset, "guest%d: %v", m.number, err)
-			return
+		if !m.down {
+			if err := m.guest.Close(); err != nil {
+				w.fail(LiveReset, "guest%d: %v", m.number, err)
+				return
+			}
 		}
 		if sockets, listeners := m.sockets.Usage(); sockets+listeners != 0 {
 			w.fail(NoLeak, "guest%d still has %d sockets and %d listeners", m.number, sockets, listeners)

@@ -87,7 +87,7 @@ func (e *end) expired(at time.Duration) bool { return at != 0 && at <= e.w.clock
 
 // fill chooses the argument of a step.
 func (w *World) fill(s Step) Step {
-	if s.Kind != App || !opsWithArg[s.Op] || s.Arg != 0 {
+	if s.Kind != App || !drawnOps[s.Op] {
 		return s
 	}
 	switch {

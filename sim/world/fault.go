@@ -1,12 +1,226 @@
 package world
 
-// Legal faults.
-const (
-	faultNone uint8 = iota
-	faultRescind
+import (
+	"slices"
+	"time"
+
+	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/vmbus"
 )
 
-var faultNames = [...]string{"", "rescind"}
+// Legal faults.
+const (
+	faultNone     uint8 = iota
+	faultRescind        // the host withdraws channel Arg
+	faultReset          // the virtual machine is reset
+	faultCrash          // the guest is gone from one moment to the next
+	faultSpurious       // a doorbell rings that nobody has rung: flag Arg of processor 0
+	faultJump           // the clock jumps forward
+	faultMemory         // the guest's next allocation fails
+)
+
+var faultNames = [...]string{"", "rescind", "reset", "crash", "spurious", "jump", "memory"}
+
+// jump is how far the clock jumps: beyond every timeout but that of an unload.
+const jump = 10 * time.Second
+
+// guestSteps is what the guest can do next, if there is one.
+func (m *machine) guestSteps() live.Steps {
+	if m.down {
+		return 0
+	}
+	return m.guest.Steps()
+}
+
+// enableFaults lists what may always happen.
+func (w *World) enableFaults() {
+	if !w.o.Legal {
+		return
+	}
+	for _, m := range w.machines {
+		for _, id := range m.view.ids {
+			w.add(Step{Kind: Fault, Op: faultRescind, Guest: m.number, Arg: uint64(id)}, rareWeight)
+			w.add(Step{Kind: Fault, Op: faultSpurious, Guest: m.number, Arg: uint64(id)}, rareWeight)
+		}
+		if m.down {
+			continue
+		}
+		for _, op := range []uint8{faultReset, faultCrash, faultMemory} {
+			if w.rarely() {
+				w.add(Step{Kind: Fault, Op: op, Guest: m.number}, rareWeight)
+			}
+		}
+	}
+	if w.rarely() {
+		w.add(Step{Kind: Fault, Op: faultJump}, rareWeight)
+	}
+}
+
+// rarely is true at one step in 16: what ends many things at once would else
+// leave nothing to end. It is a matter of the step's number, so that a script is
+// not forbidden what the run that wrote it was allowed.
+func (w *World) rarely() bool { return w.o.Script != nil || w.result.Steps%16 == 15 }
+
+func (w *World) doFault(s Step) {
+	if s.Op == faultJump {
+		w.clock.now += jump
+		w.excuse(nil, "the clock jumped")
+		return
+	}
+	m := w.machine(s.Guest)
+	if m == nil {
+		return
+	}
+	switch s.Op {
+	case faultRescind:
+		w.actor = hostSide
+		id := vmbus.ChannelID(s.Arg)
+		if c := m.view.channels[id]; c != nil {
+			if p := w.apps.byEP[c.ep]; p != nil {
+				p.excuse("its channel was rescinded")
+			}
+		}
+		m.host.Rescind(id)
+	case faultReset:
+		m.die("was reset")
+		m.port.Partition.Reset()
+		m.port.toHost = m.port.toHost[:0]
+		m.view.toHost = m.view.toHost[:0]
+		m.resetting = true
+		m.host.BeginReset(func() { m.resetting = false; w.hit(LiveReset) })
+	case faultCrash:
+		m.die("crashed")
+	case faultSpurious:
+		w.actor = guestSide
+		m.port.toGuest = merge(m.port.toGuest, s.Arg)
+	case faultMemory:
+		m.failNext = !m.down
+	}
+}
+
+// excuse excuses every connection of m, or of every guest.
+func (w *World) excuse(m *machine, why string) {
+	for _, p := range w.apps.byEP {
+		if m == nil || p.m == m {
+			p.excuse(why)
+		}
+	}
+	for _, p := range w.apps.pairs {
+		if m == nil || p.m == m {
+			p.excuse(why)
+		}
+	}
+}
+
+// die ends the guest without a word.
+func (m *machine) die(how string) {
+	w := m.w
+	w.actor = guestSide
+	m.life++
+	m.down, m.connected, m.connects, m.closing, m.gone, m.pause = true, false, false, false, true, running
+	m.owner.die()
+	m.port.toGuest = m.port.toGuest[:0]
+	m.view.guestDied()
+	w.excuse(m, "its guest "+how)
+	for _, p := range slices.Clone(w.apps.pairs) {
+		if p.m != m {
+			continue
+		}
+		if p.byGuest {
+			p.pending = false
+		}
+		for _, e := range p.ends {
+			if e != nil && e.side == guestSide && !e.finished {
+				e.finish()
+			}
+		}
+		w.apps.tidy(p)
+	}
+	for _, d := range m.devices {
+		d.seen = nil
+		d.lose("its guest " + how)
+		d.drop(1, d.ends[1])
+		d.driver = nil
+	}
+	m.failNext = false
+	m.newHeap()
+}
+
+// enableLife lists what can happen to the guest as a whole.
+func (m *machine) enableLife() {
+	w := m.w
+	switch {
+	case m.down && !m.resetting:
+		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
+	case m.gone && m.closing && !w.resting:
+		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
+	case m.pause == paused:
+		w.add(Step{Kind: App, Op: opResume, Guest: m.number}, lowWeight)
+	case !m.connected || m.closing || w.resting || !w.o.Legal:
+	default:
+		if w.rarely() {
+			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
+		}
+		if m.pause == running && m.guest.Negotiated().Features&vmbus.PauseResume != 0 {
+			w.add(Step{Kind: App, Op: opPause, Guest: m.number}, rareWeight)
+		}
+	}
+}
+
+// live does something with the guest as a whole.
+func (m *machine) live(op uint8) {
+	w := m.w
+	switch op {
+	case opPause:
+		life := m.life
+		m.pause = pausing
+		m.guest.Pause(func(err error) {
+			switch {
+			case m.life != life:
+			case err != nil:
+				m.pause = running
+				w.note("guest%d: no pause: %v", m.number, err)
+			default:
+				m.pause = paused
+			}
+		})
+	case opResume:
+		if m.pause == paused {
+			m.pause = running
+			m.guest.Resume()
+		}
+	case opUnload:
+		m.closing, m.pause = true, running
+		w.excuse(m, "its guest unloaded")
+		m.guest.BeginClose()
+	case opBoot:
+		m.reboot()
+	}
+}
+
+// reboot starts the guest again, after an unload, a reset or a crash.
+func (m *machine) reboot() {
+	w := m.w
+	if m.resetting || !m.down && !(m.gone && m.closing) {
+		return
+	}
+	if !m.down { // it has unloaded
+		if err := m.guest.Close(); err != nil {
+			w.fail(LiveReset, "guest%d: %v", m.number, err)
+			return
+		}
+		if n := m.memory.heap.InUsePages(); n != 0 {
+			w.fail(NoLeak, "guest%d has unloaded with %d pages in use", m.number, n)
+			return
+		}
+		w.hit(NoLeak)
+		m.die("unloaded")
+	}
+	_ = m.listener.Close() // of the last life
+	if err := m.boot(); err != nil {
+		w.fail(LiveCalls, "guest%d does not boot: %v", m.number, err)
+	}
+}
 
 // What a hostile peer does.
 const (
@@ -16,6 +230,4 @@ const (
 
 var hostileNames = [...]string{"", "post"}
 
-func (w *World) enableFaults()    {}
-func (w *World) doFault(s Step)   {}
-func (w *World) doHostile(s Step) {}
+func (w *World) doHostile(Step) {}

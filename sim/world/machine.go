@@ -20,9 +20,14 @@ type machine struct {
 	version vmbus.Version
 	pages   int // ring pages
 
-	memory memory
-	port   *port
-	view   *view // of the bus, as an observer on the wire sees it
+	features vmbus.Features
+	monitors bool // the guest has monitor pages
+	ownFlags bool // the guest chooses its event flags
+
+	memory  memory
+	port    *port
+	view    *view // of the bus, as an observer on the wire sees it
+	devices []*device
 
 	host      *live.Host
 	hostOwner *owner
@@ -38,7 +43,23 @@ type machine struct {
 	closing   bool // BeginClose was called
 	gone      bool // the guest's bus is over
 	connects  bool // BeginConnect has not ended
+	down      bool // no guest is running
+	resetting bool // the host has not let go since a reset
+	pause     pauseState
+	short     bool // an allocation has failed
+	failNext  bool // the next one does
 }
+
+type pauseState uint8
+
+const (
+	running pauseState = iota
+	pausing
+	paused
+)
+
+// vps is the number of virtual processors of a guest.
+const vps = 2
 
 // A listener is one of the applications'.
 type listener struct {
@@ -73,8 +94,10 @@ func (w *World) newMachine(number uint8) (*machine, error) {
 	if m.pages = w.o.RingPages; m.pages == 0 {
 		m.pages = []int{2, 2, 3, 5, 9, 65}[w.setup.Draw(6)]
 	}
+	m.features = vmbus.Features(w.setup.Draw(int(vmbus.AllFeatures) + 1))
+	m.monitors, m.ownFlags = w.setup.Draw(2) == 0, w.setup.Draw(2) == 0
 	m.newHeap()
-	m.port = &port{Partition: synic.NewPartition(&m.memory, 1, synic.WithReferenceTime(m.referenceTime)), m: m}
+	m.port = &port{Partition: synic.NewPartition(&m.memory, vps, synic.WithReferenceTime(m.referenceTime)), m: m}
 	m.view = newView(m)
 	m.hostOwner = &owner{clock: &w.clock, side: hostSide}
 	var err error
@@ -82,13 +105,14 @@ func (w *World) newMachine(number uint8) (*machine, error) {
 		return nil, err
 	}
 	m.host, err = live.NewHost(live.HostOptions{
-		Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: 1,
+		Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
 		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.peer.Attach(m.host)
+	m.newDevices()
 	return m, m.boot()
 }
 
@@ -96,7 +120,17 @@ func (m *machine) newHeap() {
 	layouts := []guestmem.Layout{guestmem.ScatteredPFNs, guestmem.ScatteredPages, guestmem.ContiguousPages}
 	m.memory.heap = guestmem.NewHeap(guestmem.HeapOptions{
 		Seed: m.w.o.Seed*31 + uint64(m.number)<<8 + uint64(m.life), Layout: layouts[m.w.setup.Draw(len(layouts))],
+		Fail: m.fails,
 	})
+}
+
+// fails is asked before each allocation.
+func (m *machine) fails(int) bool {
+	if !m.failNext {
+		return false
+	}
+	m.failNext, m.short = false, true
+	return true
 }
 
 func (m *machine) referenceTime() uint64 { return uint64(m.w.clock.now / 100) }
@@ -104,7 +138,7 @@ func (m *machine) referenceTime() uint64 { return uint64(m.w.clock.now / 100) }
 // boot starts the guest: its bus begins to connect.
 func (m *machine) boot() error {
 	m.owner = &owner{clock: &m.w.clock, side: guestSide}
-	m.connected, m.closing, m.gone, m.connects = false, false, false, true
+	m.connected, m.closing, m.gone, m.connects, m.down, m.pause = false, false, false, true, false, running
 	seed := m.w.o.Seed*31 + uint64(m.number)<<16 + uint64(m.life) + 1
 	m.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
 		VMID: m.id, RingPages: m.pages, Backlog: m.w.backlog, Seed: seed, Clock: m.owner,
@@ -112,9 +146,9 @@ func (m *machine) boot() error {
 	life := m.life
 	var err error
 	m.guest, err = live.NewGuest(live.GuestOptions{
-		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{m.version}},
-		Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner,
-		Offered: m.sockets.Offered, SocketRefused: m.sockets.Refused,
+		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{m.version}, Features: m.features, OwnEventFlags: m.ownFlags},
+		Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
+		Offered: func(o vmbus.OfferChannel) { m.sawOffer(o); m.sockets.Offered(o) }, SocketRefused: m.sockets.Refused,
 		Gone: func(err error) {
 			m.sockets.Gone(err)
 			if m.life == life {

@@ -20,8 +20,10 @@ func (w *World) rest() {
 	w.note("--- everything ends")
 	w.apps.closeListeners()
 	for _, m := range w.machines {
-		m.closing = true
-		m.guest.BeginClose()
+		if !m.down {
+			m.closing = true
+			m.guest.BeginClose()
+		}
 	}
 	if !w.settle(fair) {
 		return

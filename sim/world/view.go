@@ -1,6 +1,8 @@
 package world
 
 import (
+	"slices"
+
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/vmbus"
@@ -13,7 +15,8 @@ type view struct {
 	m        *machine
 	n        vmbus.Negotiated
 	channels map[vmbus.ChannelID]*channelView
-	order    []*channelView // with rings, in the order in which they were opened
+	order    []*channelView    // with rings, in the order in which they were opened
+	ids      []vmbus.ChannelID // of channels, in the order of their offers
 	gpadls   map[vmbus.GPADLID]*gpadlView
 	toHost   []vmbus.Message // posted, not handled
 	toGuest  []vmbus.Message
@@ -25,6 +28,7 @@ type channelView struct {
 	ep    uuid.UUID // of a socket
 	rings [2]*ring  // guest to host, host to guest; nil unless opened
 	ring  vmbus.GPADLID
+	deaf  bool   // no OpenResult has been posted
 	flag  uint64 // the host's doorbell
 	bell  uint64 // the guest's doorbell
 
@@ -126,7 +130,28 @@ func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
 	case *vmbus.RelIDReleased:
 		v.drop(msg.Channel)
 		delete(v.channels, msg.Channel)
+		v.ids = slices.DeleteFunc(v.ids, func(id vmbus.ChannelID) bool { return id == msg.Channel })
 	}
+}
+
+// guestDied forgets what only the guest knew: what is on its way to it.
+func (v *view) guestDied() {
+	v.toGuest = nil
+	v.order = nil
+	for _, c := range v.channels {
+		c.rings = [2]*ring{}
+	}
+}
+
+// deaf reports whether the guest need not hear doorbell v: it has not seen the
+// result of its open yet, and the host rings again after that.
+func (v *view) deaf(doorbell uint64) bool {
+	for _, c := range v.channels {
+		if c.ring != 0 && c.flag == doorbell&0xFFFF {
+			return c.deaf
+		}
+	}
+	return false
 }
 
 // contact is a new beginning: whatever was shared before is the guest's own again
@@ -144,8 +169,15 @@ func (v *view) fromHost(msg vmbus.Message) {
 	case *vmbus.VersionResponse3:
 		v.n.Features = msg.Features
 	case *vmbus.OfferChannel:
-		c := &channelView{offer: *msg, ep: msg.Instance.UUID()}
+		c := &channelView{offer: *msg, ep: msg.Instance.UUID(), deaf: true}
+		if v.channels[msg.Channel] == nil {
+			v.ids = append(v.ids, msg.Channel)
+		}
 		v.channels[msg.Channel] = c
+	case *vmbus.OpenResult:
+		if c := v.channels[msg.Channel]; c != nil {
+			c.deaf = false
+		}
 	case *vmbus.GPADLTorndown:
 		for id, c := range v.channels {
 			if c.ring == msg.GPADL {
@@ -162,7 +194,7 @@ func (v *view) fromHost(msg vmbus.Message) {
 func (v *view) forget() {
 	clear(v.channels)
 	clear(v.gpadls)
-	v.order = nil
+	v.ids, v.order = nil, nil
 }
 
 // open finds the rings of a channel that the guest opens.
@@ -179,7 +211,7 @@ func (v *view) open(msg *vmbus.OpenChannel, flag vmbus.ChannelID, bell uint32) {
 	if err != nil {
 		return
 	}
-	c.ring = msg.Ring
+	c.ring, c.deaf = msg.Ring, true
 	c.flag, c.bell = uint64(msg.Channel), uint64(c.offer.ConnectionID)
 	if flag != 0 {
 		c.flag = uint64(flag)

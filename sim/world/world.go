@@ -187,14 +187,17 @@ func (w *World) doBus(m *machine, s Step) {
 		m.host.Do(live.Steps(s.Op))
 	case GuestStep:
 		w.actor = guestSide
-		if live.Steps(s.Op) == live.StepReceive && m.guest.Steps()&live.StepReceive != 0 {
+		if m.guestSteps()&live.Steps(s.Op) == 0 {
+			return
+		}
+		if live.Steps(s.Op) == live.StepReceive {
 			m.handled(guestSide)
 		}
 		m.guest.Do(live.Steps(s.Op))
 	case RefusedPost:
 		w.actor = guestSide
 		m.port.refuse = true
-		m.guest.Do(live.StepPost)
+		m.guest.Do(live.StepPost & m.guestSteps())
 		m.port.refuse = false
 	case SignalGuest:
 		w.actor = guestSide
@@ -268,7 +271,7 @@ func (w *World) enableBus(m *machine) {
 			}
 		}
 	}
-	if s := m.guest.Steps(); s != 0 {
+	if s := m.guestSteps(); s != 0 {
 		for _, one := range busSteps {
 			if s&one != 0 {
 				w.add(Step{Kind: GuestStep, Guest: m.number, Op: uint8(one)}, normalWeight)
@@ -280,6 +283,9 @@ func (w *World) enableBus(m *machine) {
 	}
 	for _, v := range m.port.toGuest {
 		w.add(Step{Kind: SignalGuest, Guest: m.number, Arg: v}, normalWeight)
+		if w.o.Legal && !w.resting && m.view.deaf(v) {
+			w.add(Step{Kind: LostSignal, Guest: m.number, Arg: v}, lowWeight)
+		}
 	}
 	for _, v := range m.port.toHost {
 		w.add(Step{Kind: SignalHost, Guest: m.number, Arg: v}, normalWeight)

@@ -25,6 +25,9 @@ type HeapOptions struct {
 	LimitPages int    // most pages in use at once; 0 means DefaultLimitPages
 	Seed       uint64 // the same seed and the same calls give the same PFNs
 	Layout     Layout
+	// Fail is asked before each Alloc of that many pages whether to fail as if the
+	// limit were reached; nil never does. Tests use it.
+	Fail func(pages int) bool
 }
 
 // A Heap is the memory of a simulated guest: the guest allocates blocks of
@@ -36,6 +39,7 @@ type Heap struct {
 	limit  int
 	layout Layout
 	seed   uint64
+	fail   func(pages int) bool
 
 	mu     sync.RWMutex
 	pages  map[uint64]entry // every page that exists, live or pooled
@@ -79,6 +83,7 @@ func NewHeap(o HeapOptions) *Heap {
 		limit:  min(o.LimitPages, MaxLimitPages),
 		layout: o.Layout,
 		seed:   o.Seed,
+		fail:   o.Fail,
 		pages:  make(map[uint64]entry),
 		free:   make(map[int][]*unit),
 	}
@@ -89,6 +94,9 @@ func NewHeap(o HeapOptions) *Heap {
 func (h *Heap) Alloc(n int) (*Block, error) {
 	if n <= 0 {
 		return nil, &StateError{Op: "Alloc", Reason: "a block has at least one page"}
+	}
+	if h.fail != nil && h.fail(n) {
+		return nil, &LimitError{Pages: n, InUse: h.InUsePages(), Limit: h.limit}
 	}
 	u, fresh, err := h.take(n)
 	if err != nil {
