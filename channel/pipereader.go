@@ -273,3 +273,19 @@ func (p *PipeReader) Save() (signal bool, err error) {
 	}
 	return p.ring.Commit(), nil
 }
+
+// ReadPacket is Read that stops at the end of a packet, as one recv on Linux
+// does (hvsock.md 6).
+func (p *PipeReader) ReadPacket(b []byte) (n int, signal bool, err error) {
+	if len(b) == 0 {
+		return 0, false, nil
+	}
+	if !p.open {
+		if err := p.next(true); err != nil {
+			return 0, p.release(), err
+		}
+	}
+	n = p.ring.CopyPayload(b[:min(len(b), p.size-p.taken)], pipeHeaderBytes+p.taken)
+	p.take(n)
+	return n, p.release(), nil
+}

@@ -43,9 +43,13 @@ const (
 
 // connOptions choose between behaviours that real systems differ in.
 type connOptions struct {
-	// resetIsEOF makes a stream that was cut off end with io.EOF, as Linux
-	// does, where no reset exists; otherwise it ends with ECONNRESET.
-	resetIsEOF bool
+	cutOff         CutOff // how a stream ends that was cut off
+	noHalfClose    bool   // CloseWrite sends no FIN
+	keepsUnread    bool   // CloseRead does not discard
+	onePacketReads bool   // a Read stops at the end of a packet
+	// buffer takes memory for a transfer, and gives it back when release is
+	// called; nil needs none.
+	buffer func() (release func(), ok bool)
 }
 
 // A link is what a Conn needs of an open channel.

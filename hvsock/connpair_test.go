@@ -58,11 +58,11 @@ func (p *pair) conn(t testing.TB, i int, local, remote Addr, in, out []*guestmem
 	w, err := ringbuffer.NewWriter(out)
 	require.NoError(t, err)
 	return newConn(local, remote, link{
-		in: channel.NewPipeReader(r), out: newPipeWriter(w),
+		in: channel.NewPipeReader(r), out: newPipeWriter(w, 0),
 		inPages: len(in), outPages: len(out),
 		signal:  func() { p.other(i).doorbell() },
 		events:  func(e connEvent) { p.note(i, e) },
-		options: connOptions{resetIsEOF: o.resetIsEOF},
+		options: connOptions{cutOff: map[bool]CutOff{true: CutOffEOF}[o.resetIsEOF]},
 	})
 }
 

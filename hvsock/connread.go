@@ -65,7 +65,22 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 	}
 	// A ring full at most: a peer that keeps pace with a large p must not keep
 	// the lock from Close and detach.
-	n, signal, err = c.reader.Read(p[:min(len(p), c.link.inPages*guestmem.PageSize)])
+	p = p[:min(len(p), c.link.inPages*guestmem.PageSize)]
+	options := &c.link.options
+	if options.buffer != nil {
+		if ready, _ := c.reader.Readable(); ready { // Read finds the error again
+			release, ok := options.buffer()
+			if !ok {
+				return 0, false, errNoBuffer("read")
+			}
+			defer release()
+		}
+	}
+	if options.onePacketReads {
+		n, signal, err = c.reader.ReadPacket(p)
+	} else {
+		n, signal, err = c.reader.Read(p)
+	}
 	if signal {
 		h.signals++
 	}
@@ -161,7 +176,7 @@ func (c *Conn) CloseRead() error {
 	c.rest = nil
 	h.wake()
 	h.mu.Unlock()
-	if first {
+	if first && !c.link.options.keepsUnread {
 		c.discarding.Store(true)
 		c.discard(0)
 	}
@@ -170,8 +185,11 @@ func (c *Conn) CloseRead() error {
 
 // resetError is what a reader finds at the end of a stream that was cut off.
 func (c *Conn) resetError(cause detachCause) error {
-	if cause == detachEnd || c.link.options.resetIsEOF {
+	switch {
+	case cause == detachEnd || c.link.options.cutOff == CutOffEOF:
 		return io.EOF
+	case c.link.options.cutOff == CutOffPipe:
+		return os.NewSyscallError("read", syscall.EPIPE)
 	}
 	return os.NewSyscallError("read", syscall.ECONNRESET)
 }

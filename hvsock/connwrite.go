@@ -79,6 +79,13 @@ func (c *Conn) writeNow(p []byte) (n int, signal bool, err error) {
 	case h.shut:
 		return 0, false, errPipe
 	}
+	if buffer := c.link.options.buffer; buffer != nil {
+		release, ok := buffer()
+		if !ok {
+			return 0, false, errNoBuffer("write")
+		}
+		defer release()
+	}
 	n, signal, err = c.writer.Write(p)
 	c.stats.Out.Bytes += uint64(n)
 	if signal {
@@ -129,7 +136,11 @@ func (c *Conn) CloseWrite() error {
 	if putback.On(putback.HV14) {
 		defer func() { _ = c.CloseRead() }()
 	}
-	signal, err := c.finish("close")
+	var signal bool
+	var err error
+	if !c.link.options.noHalfClose {
+		signal, err = c.finish("close")
+	}
 	h.wake()
 	h.mu.Unlock()
 	if signal {

@@ -18,16 +18,17 @@ import (
 // network is what Addr.Network returns and every *net.OpError carries.
 const network = "hvsock"
 
-// newPipeWriter writes as Linux does: chunks of 4088 bytes, always leaving room
-// for a FIN (ringbuffer.md 12).
-func newPipeWriter(w *ringbuffer.Writer) *channel.PipeWriter {
-	return channel.NewPipeWriter(w, channel.PipeOptions{ReserveFIN: true})
+// newPipeWriter writes as Linux does: chunks of 4088 bytes, unless chunkBytes is
+// not 0, always leaving room for a FIN (ringbuffer.md 12).
+func newPipeWriter(w *ringbuffer.Writer, chunkBytes int) *channel.PipeWriter {
+	return channel.NewPipeWriter(w, channel.PipeOptions{ReserveFIN: true, ChunkBytes: chunkBytes})
 }
 
-// dialContext bounds ctx by timeout unless it has a deadline of its own. The
+// dialContext bounds ctx by timeout unless it has a deadline of its own, or the
+// timeout is NoTimeout. The
 // third result says, once the context is done, which error a dial returns.
 func dialContext(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, func(context.Context) error) {
-	if _, ok := ctx.Deadline(); ok {
+	if _, ok := ctx.Deadline(); ok || timeout < 0 {
 		return ctx, func() {}, func(ctx context.Context) error { return contextError(ctx.Err()) }
 	}
 	parent := ctx

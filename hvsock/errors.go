@@ -51,6 +51,9 @@ func localError(op string, local Addr, err error) error {
 	return &net.OpError{Op: op, Net: network, Addr: local, Err: err}
 }
 
+// errNoBuffer is what a transfer gets that finds no memory for a buffer.
+func errNoBuffer(call string) error { return os.NewSyscallError(call, syscall.ENOMEM) }
+
 // faultError is what the application sees of a ring the peer has broken: EIO, as
 // in Linux, and the rule that was broken (vmbus.ErrProtocol).
 func faultError(call string, cause error) error {

@@ -16,16 +16,26 @@ import (
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
 )
 
 // GuestOptions configures a GuestStack. The zero value is ready.
 type GuestOptions struct {
 	// VMID is the guest's own id, used in the addresses it reports.
 	VMID uuid.UUID
+	// Profile is the kind of guest; the zero value behaves best.
+	Profile Profile
+	// Unprivileged makes the guest's programs ordinary users: see
+	// Profile.PrivilegedPorts.
+	Unprivileged bool
+	// Memory is where buffers come from, for profiles with BuffersWhileMoving;
+	// nil means that there is always enough.
+	Memory *guestmem.Heap
 	// RingPages is the size of each ring in 4 KiB pages, control page included;
-	// 0 means channel.DefaultRingPages.
+	// 0 means what the profile says.
 	RingPages int
-	// Backlog is the number of connections a listener queues; 0 means 128.
+	// Backlog is the number of connections a listener queues; 0 means what the
+	// profile says.
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
@@ -42,6 +52,7 @@ type GuestStack struct {
 	root       site        // the guest's own sockets, outside any container
 	containers containers
 	rnd        *random
+	names      portAllocator
 	local      *loopback
 
 	mu      sync.Mutex
@@ -58,18 +69,23 @@ type guestDial struct{ service, endpoint uuid.UUID }
 // NewGuestStack returns a stack. Its Offered, Refused and Gone are the callbacks
 // of the live.Guest that is then passed to Attach.
 func NewGuestStack(opts GuestOptions) *GuestStack {
-	if opts.RingPages == 0 && !putback.On(putback.HV06) {
-		opts.RingPages = channel.DefaultRingPages
+	if opts.RingPages != 0 {
+		opts.Profile.Rings = RingSizes{SendPages: opts.RingPages}
+	}
+	if opts.Backlog == 0 {
+		opts.Backlog = opts.Profile.Backlog
 	}
 	if opts.Clock == nil {
 		opts.Clock = live.SystemClock()
 	}
 	rnd := newRandom(opts.Seed)
+	names := portAllocator{rnd: rnd, down: opts.Profile.PortsDown, guids: opts.Profile.GUIDEndpoints}
 	return &GuestStack{
 		opts:    opts,
-		root:    site{inVM, opts.VMID, newListenerTable(portAllocator{rnd}, opts.Clock)},
+		root:    site{inVM, opts.VMID, newListenerTable(names, opts.Clock)},
 		rnd:     rnd,
-		local:   newLoopback(opts.RingPages, opts.Clock, rnd),
+		names:   names,
+		local:   newLoopback(cmp.Or(opts.RingPages, channel.DefaultRingPages), opts.Clock, rnd),
 		dials:   map[guestDial]*guestSocket{},
 		ports:   map[uuid.UUID]struct{}{},
 		sockets: map[*guestSocket]struct{}{},
@@ -123,7 +139,7 @@ func (k *guestSocket) moveLocked(on guestEvent) bool {
 // local is this end's address, zero if the dial has failed already.
 func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn, error)) (local Addr, cancel func()) {
 	if addr.VMID != Parent {
-		done(nil, dialError(Addr{}, addr, syscall.ENETUNREACH))
+		done(nil, dialError(Addr{}, addr, s.opts.Profile.unreachable()))
 		return Addr{}, func() {}
 	}
 	d := &begunDial{remote: addr, done: done}
@@ -158,13 +174,17 @@ func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*gue
 	if s.closed || s.bus == nil && !putback.On(putback.HV07) {
 		return nil, syscall.ENODEV
 	}
-	ep, err := portAllocator{s.rnd}.pick(func(id uuid.UUID) bool { _, used := s.ports[id]; return used })
+	p := s.opts.Profile
+	if p.MaxSockets > 0 && len(s.sockets) >= p.MaxSockets {
+		return nil, syscall.ENOMEM
+	}
+	ep, err := s.names.endpoint(func(id uuid.UUID) bool { _, used := s.ports[id]; return used })
 	if err != nil {
 		return nil, err
 	}
 	k := &guestSocket{
 		stack: s, site: from, endpoint: ep, state: guestIdle, done: done,
-		local: Addr{from.id, ep}, remote: addr,
+		local: Addr{s.ownVMID(from), ep}, remote: addr,
 	}
 	k.move(guestDials)
 	s.dialed++
@@ -231,6 +251,9 @@ func (s *GuestStack) dialOf(service, ep uuid.UUID) *guestSocket {
 
 // Refused is the live.Guest's SocketRefused callback.
 func (s *GuestStack) Refused(r endpoint.SocketRefused) {
+	if s.opts.Profile.IgnoresRefusal {
+		return
+	}
 	s.mu.Lock()
 	k := s.dialOf(r.Service.UUID(), r.Endpoint.UUID())
 	s.mu.Unlock()
@@ -258,7 +281,8 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	k.mu.Lock()
 	k.channel = o.Channel
 	k.mu.Unlock()
-	s.bus.OpenOffer(o, live.RingOptions{ToHostPages: s.opts.RingPages, ToGuestPages: s.opts.RingPages}, k)
+	send, recv := s.opts.Profile.ringPages(s.bus.Version(), k.done == nil)
+	s.bus.OpenOffer(o, live.RingOptions{ToHostPages: send, ToGuestPages: recv}, k)
 }
 
 // takeOffer matches an offer to the dial it answers: both ids must match.
@@ -282,22 +306,27 @@ func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUI
 	if l == nil || !l.reserve() {
 		return nil
 	}
-	k := &guestSocket{stack: s, site: to, listener: l, local: Addr{to.id, service}, remote: Addr{Parent, ep}}
+	p := s.opts.Profile
+	k := &guestSocket{stack: s, site: to, listener: l, local: Addr{s.ownVMID(to), service}, remote: Addr{Parent, p.remoteService(ep)}}
 	k.move(guestAccepts)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.MaxSockets > 0 && len(s.sockets) >= p.MaxSockets {
+		l.cancel()
+		return nil
+	}
 	s.dialed++
 	k.serial = s.dialed
 	s.sockets[k] = struct{}{}
-	s.mu.Unlock()
 	return k
 }
 
 // Opened makes the connection usable: the dialer or the listener gets it.
 func (k *guestSocket) Opened(ch *live.GuestChannel) {
 	conn := newConn(k.local, k.remote, link{
-		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
+		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out, k.stack.opts.Profile.ChunkBytes),
 		inPages: ch.InPages, outPages: ch.OutPages,
-		signal: ch.Signal, events: k.event, clock: k.stack.opts.Clock,
+		signal: ch.Signal, events: k.event, clock: k.stack.opts.Clock, options: k.stack.connOptions(),
 	})
 	k.mu.Lock()
 	was := k.state
@@ -322,6 +351,8 @@ func (k *guestSocket) Opened(ch *live.GuestChannel) {
 func (k *guestSocket) OpenFailed(err error) {
 	if k.listener != nil && !putback.On(putback.HV05) {
 		k.listener.cancel()
+	} else if k.stack.opts.Profile.SilentOpenFailure && k.move(guestOpenIgnored) {
+		return
 	}
 	errno := syscall.ECONNREFUSED
 	var open *endpoint.OpenError
@@ -362,6 +393,9 @@ func (k *guestSocket) event(e connEvent) {
 			k.end(guestAppCloses)
 		}
 		k.lingerFor(closeTimeout)
+		if k.stack.opts.Profile.ClosesAtOnce {
+			k.end(guestLingerEnds)
+		}
 	case evFault: // the host broke the ring: it is useless to both
 		k.end(guestAppCloses)
 	case evEnded, evLateData: // the host rescinds

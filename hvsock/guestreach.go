@@ -16,16 +16,19 @@ import (
 // Listen accepts connections on addr.ServiceID. addr.VMID is Wildcard; Parent,
 // for connections of the host; Loopback or the guest's own id, for those of this
 // guest; Children or a container's id, for those of its containers.
+//
+// Errors are *net.OpError around EADDRINUSE, EADDRNOTAVAIL, ENODEV and, with some
+// profiles, EACCES and EINVAL.
 func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
-	if !s.root.mayBind(addr.VMID) && s.containers.find(addr.VMID) == nil {
-		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
+	if err := s.mayListen(addr); err != nil {
+		return nil, listenError(addr, err)
 	}
 	return s.root.listeners.open(addr, s.opts.Backlog)
 }
 
 // Dial connects to a service of the host (VM id Parent), of this guest
 // (Loopback) or of one of its containers. ctx covers the whole connect; without
-// a deadline the timeout is 2 s.
+// a deadline the timeout is the profile's, normally 2 s.
 func (s *GuestStack) Dial(ctx context.Context, addr Addr) (*Conn, error) {
 	return s.dialFrom(ctx, &s.root, addr, dialOptions{})
 }
@@ -35,9 +38,16 @@ func (s *GuestStack) DialContext(ctx context.Context, stream, address string) (n
 	return s.dialProfile().dialText(ctx, s.Dial, stream, address)
 }
 
-func (s *GuestStack) dialProfile() Profile { return Profile{} }
+func (s *GuestStack) dialProfile() Profile { return s.opts.Profile }
 
 func (s *GuestStack) dialFrom(ctx context.Context, from *site, addr Addr, o dialOptions) (*Conn, error) {
+	p := s.opts.Profile
+	if _, isPort := PortFromServiceID(addr.ServiceID); p.PortsOnly && !isPort {
+		return nil, dialError(Addr{}, addr, syscall.EINVAL)
+	}
+	if p.NoLoopback && addr.VMID == Loopback {
+		return nil, dialError(Addr{}, addr, p.unreachable())
+	}
 	var child *Container
 	if from == &s.root {
 		child = s.containers.find(addr.VMID)
@@ -65,7 +75,7 @@ func (s *GuestStack) dialFrom(ctx context.Context, from *site, addr Addr, o dial
 	case toVMHost:
 		return s.dialHost(ctx, from, addr)
 	}
-	return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
+	return nil, dialError(Addr{}, addr, s.opts.Profile.unreachable())
 }
 
 // dialHost dials over VMBus. From a container that needs a version that can say
@@ -74,7 +84,7 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr) (*Conn
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))
 	}
-	if from.place == inVMSilo && s.bus != nil && s.bus.Negotiated().Version < vmbus.Win10RS5 {
+	if from.place == inVMSilo && s.bus != nil && s.bus.Version() < vmbus.Win10RS5 {
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
 	result := make(chan dialResult, 1)
@@ -83,7 +93,7 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr) (*Conn
 		return nil, dialError(Addr{}, addr, err)
 	}
 	k.request()
-	conn, err := await(ctx, defaultDialTimeout, result, func() bool { return s.giveUp(k) })
+	conn, err := await(ctx, s.opts.Profile.connectTimeout(), result, func() bool { return s.giveUp(k) })
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
@@ -93,7 +103,7 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr) (*Conn
 // offerSite is the site an offer of the host is for: the container it names, or
 // the guest itself. nil means that there is no such container.
 func (s *GuestStack) offerSite(data vmbus.HVSockUserData) *site {
-	if !data.ForGuestContainer {
+	if !data.ForGuestContainer || s.opts.Profile.NoSilos {
 		return &s.root
 	}
 	if data.ParametersVersion < vmbus.HVSockRS5 {
@@ -105,11 +115,14 @@ func (s *GuestStack) offerSite(data vmbus.HVSockUserData) *site {
 	return nil
 }
 
-// NewContainer adds a container to the guest. An id in use is EADDRINUSE. The
-// host must learn of it as well: HostGuest.AddContainer.
+// NewContainer adds a container to the guest. An id in use is EADDRINUSE, a
+// profile without containers EOPNOTSUPP. The host must learn of it as well: HostGuest.AddContainer.
 func (s *GuestStack) NewContainer(id uuid.UUID) (*Container, error) {
 	c := &Container{stack: s, backlog: s.opts.Backlog,
-		site: site{inVMSilo, id, newListenerTable(portAllocator{s.rnd}, s.opts.Clock)}}
+		site: site{inVMSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock)}}
+	if s.opts.Profile.NoSilos {
+		return nil, syscall.EOPNOTSUPP
+	}
 	if id == s.opts.VMID {
 		return nil, syscall.EADDRINUSE
 	}

@@ -69,7 +69,7 @@ func NewHostStack(opts HostOptions) *HostStack {
 	rnd := newRandom(opts.Seed)
 	s := &HostStack{
 		opts:     opts,
-		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd}, opts.Clock)},
+		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd: rnd}, opts.Clock)},
 		rnd:      rnd,
 		local:    newLoopback(channel.DefaultRingPages, opts.Clock, rnd),
 		guests:   map[uuid.UUID]*HostGuest{},
@@ -262,7 +262,7 @@ func (g *HostGuest) Requested(r endpoint.SocketRequested) {
 // Open makes the connection usable: the dialer or the listener gets it.
 func (k *hostSocket) Open(ch *live.HostChannel) error {
 	conn := newConn(k.local, k.remote, link{
-		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out),
+		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out, 0),
 		inPages: ch.InPages, outPages: ch.OutPages,
 		signal: ch.Signal, events: k.event, clock: k.guest.stack.opts.Clock,
 	})

@@ -112,7 +112,7 @@ func (s *HostStack) NewContainer(id uuid.UUID) (*Container, error) {
 		return nil, syscall.EADDRINUSE
 	}
 	c := &Container{stack: s, backlog: s.opts.Backlog,
-		site: site{inHostSilo, id, newListenerTable(portAllocator{s.rnd}, s.opts.Clock)}}
+		site: site{inHostSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock)}}
 	if err := s.containers.add(c); err != nil {
 		return nil, err
 	}

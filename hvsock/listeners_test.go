@@ -10,7 +10,7 @@ import (
 )
 
 func testListeners() *listenerTable {
-	return newListenerTable(portAllocator{newRandom(1)}, live.SystemClock())
+	return newListenerTable(portAllocator{rnd: newRandom(1)}, live.SystemClock())
 }
 
 // hvsock.md 4: one listener per (VM id, service), a specific bind wins.
@@ -46,7 +46,7 @@ func TestListenersAutomaticPort(t *testing.T) {
 		require.Greater(t, port, uint32(1023))
 		require.Less(t, port, uint32(0x80000000))
 	}
-	_, err := portAllocator{newRandom(1)}.pick(func(uuid.UUID) bool { return true })
+	_, err := portAllocator{rnd: newRandom(1)}.pick(func(uuid.UUID) bool { return true })
 	require.Equal(t, syscall.EADDRNOTAVAIL, err, "24 successive ports are taken")
 }
 

@@ -123,7 +123,7 @@ func (l *loopback) pair(h hop, local Addr) (near, far *Conn, err error) {
 			return nil, nil, err
 		}
 		p.conns[i] = newConn(ends.local, ends.remote, link{
-			in: channel.NewPipeReader(r), out: newPipeWriter(w),
+			in: channel.NewPipeReader(r), out: newPipeWriter(w, 0),
 			inPages: l.ringPages, outPages: l.ringPages,
 			signal: func() { p.conns[1-i].doorbell() },
 			events: func(e connEvent) { p.event(i, e) }, clock: l.clock,

@@ -23,20 +23,21 @@ func (s guestState) String() string {
 type guestEvent uint8
 
 const (
-	guestDials      guestEvent = iota // the application dials
-	guestAccepts                      // an offer found a listener
-	guestOfferTaken                   // the offer that answers the dial
-	guestRefused                      // TLConnectResult, or no bus
-	guestGivesUp                      // timeout or cancelled context
-	guestOpened                       // OpenResult(0)
-	guestOpenFails                    // refused or rescinded
-	guestAppCloses                    // the application closes
-	guestRescinded                    // the host ends the channel, or the bus is gone
-	guestLingerEnds                   // the host never rescinded
+	guestDials       guestEvent = iota // the application dials
+	guestAccepts                       // an offer found a listener
+	guestOfferTaken                    // the offer that answers the dial
+	guestRefused                       // TLConnectResult, or no bus
+	guestGivesUp                       // timeout or cancelled context
+	guestOpened                        // OpenResult(0)
+	guestOpenFails                     // refused or rescinded
+	guestOpenIgnored                   // likewise, and the dial waits on for its timeout
+	guestAppCloses                     // the application closes
+	guestRescinded                     // the host ends the channel, or the bus is gone
+	guestLingerEnds                    // the host never rescinded
 )
 
 func (e guestEvent) String() string {
-	return [...]string{"Dials", "Accepts", "OfferTaken", "Refused", "GivesUp", "Opened", "OpenFails", "AppCloses", "Rescinded", "LingerEnds"}[e]
+	return [...]string{"Dials", "Accepts", "OfferTaken", "Refused", "GivesUp", "Opened", "OpenFails", "OpenIgnored", "AppCloses", "Rescinded", "LingerEnds"}[e]
 }
 
 // guestTransitions is the socket in the guest. Success wins: once Open, giving
@@ -45,7 +46,7 @@ var guestTransitions = fsm.Table[guestState, guestEvent]{
 	Name:   "guest socket",
 	States: []guestState{guestIdle, guestRequested, guestOpening, guestAbandoned, guestOpen, guestLingering, guestGone},
 	Events: []guestEvent{guestDials, guestAccepts, guestOfferTaken, guestRefused, guestGivesUp, guestOpened,
-		guestOpenFails, guestAppCloses, guestRescinded, guestLingerEnds},
+		guestOpenFails, guestOpenIgnored, guestAppCloses, guestRescinded, guestLingerEnds},
 	Edges: map[fsm.Edge[guestState, guestEvent]]guestState{
 		{From: guestIdle, On: guestDials}:           guestRequested,
 		{From: guestIdle, On: guestAccepts}:         guestOpening,
@@ -54,6 +55,7 @@ var guestTransitions = fsm.Table[guestState, guestEvent]{
 		{From: guestRequested, On: guestGivesUp}:    guestGone, // a late offer is left unopened
 		{From: guestOpening, On: guestOpened}:       guestOpen,
 		{From: guestOpening, On: guestOpenFails}:    guestGone,
+		{From: guestOpening, On: guestOpenIgnored}:  guestRequested, // hvsock.md 5.1, step 5: only some guests
 		{From: guestOpening, On: guestGivesUp}:      guestAbandoned,
 		{From: guestAbandoned, On: guestOpened}:     guestGone, // closed at once
 		{From: guestAbandoned, On: guestOpenFails}:  guestGone,

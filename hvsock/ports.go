@@ -15,6 +15,9 @@ const (
 	minAutoPort   = 1024
 	maxAutoPort   = 0x7FFFFFFF
 	autoPortTries = 24 // successive ports, as Linux tries
+	// maxDownPorts bounds the search of FreeBSD's allocator; more cannot be in
+	// use (limits on sockets and listeners).
+	maxDownPorts = 8192
 )
 
 // A random is a source of identifiers that may be used from any goroutine.
@@ -50,11 +53,32 @@ func (r *random) uuid() uuid.UUID {
 }
 
 // A portAllocator picks service ids for binds without one.
-type portAllocator struct{ rnd *random }
+type portAllocator struct {
+	rnd   *random
+	down  bool // ports go down from the highest, as on FreeBSD
+	guids bool // endpoints of dials are no ports
+}
+
+// endpoint picks the id of a dial's own end.
+func (a portAllocator) endpoint(taken func(uuid.UUID) bool) (uuid.UUID, error) {
+	if a.guids {
+		return a.rnd.uuid(), nil
+	}
+	return a.pick(taken)
+}
 
 // pick returns the service id of a port that taken does not know: a random one,
-// then its successors. All taken is EADDRNOTAVAIL.
+// then its successors; or the highest, and those below. All taken is
+// EADDRNOTAVAIL.
 func (a portAllocator) pick(taken func(uuid.UUID) bool) (uuid.UUID, error) {
+	if a.down {
+		for i := range uint32(maxDownPorts) {
+			if id := ServiceIDFromPort(PortAny - 1 - i); !taken(id) {
+				return id, nil
+			}
+		}
+		return uuid.Nil, syscall.EADDRNOTAVAIL
+	}
 	first := a.rnd.port()
 	for i := range uint32(autoPortTries) {
 		if id := ServiceIDFromPort(first + i); !taken(id) {

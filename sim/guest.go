@@ -29,8 +29,14 @@ type GuestOptions struct {
 	Version vmbus.Version
 	// Features is asked for from version 6.0 on.
 	Features vmbus.Features
+	// Profile is the kind of guest: hvsock.Linux, hvsock.FreeBSD, hvsock.Windows,
+	// hvsock.AFHyperV2016. The zero value behaves best (hvsock.md 16).
+	Profile hvsock.Profile
+	// Unprivileged makes the guest's programs ordinary users, who may not listen
+	// on ports below Profile.PrivilegedPorts.
+	Unprivileged bool
 	// RingPages is the size of each ring in 4 KiB pages, its control page
-	// included; 0 means channel.DefaultRingPages.
+	// included; 0 means what the profile says, normally channel.DefaultRingPages.
 	RingPages int
 	// Layout says how ring pages lie in memory; the zero value scatters their
 	// page numbers.
@@ -38,7 +44,8 @@ type GuestOptions struct {
 	// MemoryPages bounds the guest's memory, in 4 KiB pages; 0 means the
 	// default of guestmem.
 	MemoryPages int
-	// Backlog is the number of connections a listener queues; 0 means 128.
+	// Backlog is the number of connections a listener queues; 0 means what the
+	// profile says, normally 128.
 	Backlog int
 	// SiloParent says what hvsock.Parent means in the guest's containers.
 	SiloParent hvsock.SiloParent
@@ -115,9 +122,9 @@ func (g *Guest) start(opts GuestOptions) error {
 	g.attachment = attachment
 	g.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
 		VMID: g.id, RingPages: opts.RingPages, Backlog: opts.Backlog, Seed: opts.Seed,
-		SiloParent: opts.SiloParent,
+		SiloParent: opts.SiloParent, Profile: opts.Profile, Unprivileged: opts.Unprivileged, Memory: g.memory,
 	})
-	core := endpoint.GuestOptions{Features: opts.Features}
+	core := endpoint.GuestOptions{Features: opts.Features, ShortSocketRequest: opts.Profile.ShortRequest}
 	if opts.Version != 0 {
 		core.Versions = []vmbus.Version{opts.Version}
 	}

@@ -132,6 +132,7 @@ type Guest struct {
 	unloadErr error         // written before gone is closed
 	gone      chan struct{}
 	goneOnce  sync.Once
+	version   atomic.Uint32 // of the connection
 	dropped   atomic.Uint64
 }
 
@@ -397,6 +398,10 @@ func (g *Guest) Negotiated() (n vmbus.Negotiated) {
 	g.loop.look(func() { n = g.core.Negotiated() })
 	return n
 }
+
+// Version returns the negotiated version, or 0 before there is one. Unlike
+// Negotiated it may be called on the loop.
+func (g *Guest) Version() vmbus.Version { return vmbus.Version(g.version.Load()) }
 
 // Usage returns what the guest holds: offers and channels are the ids it
 // knows.

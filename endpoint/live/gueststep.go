@@ -132,6 +132,7 @@ func (r *retry) stop() {
 func (g *Guest) act(a endpoint.Action) {
 	switch a := a.(type) {
 	case endpoint.Connected:
+		g.version.Store(uint32(a.Negotiated.Version))
 		g.legacy.Store(a.Negotiated.Version < vmbus.Win8)
 		g.monitors = nil
 		if a.ChildToParent != 0 { // without a page channels signal by hypercall, which always works
