@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,8 +72,7 @@ func keep(t *testing.T, folder string, in corpusFile, needed bool) {
 		require.NoError(t, os.Remove(in.path))
 	case needed && in.path == "":
 		require.NoError(t, os.MkdirAll(folder, 0o755))
-		text := "go test fuzz v1\n[]byte(" + strconv.Quote(string(in.data)) + ")\n"
-		require.NoError(t, os.WriteFile(filepath.Join(folder, contentName(in.data)), []byte(text), 0o644))
+		require.NoError(t, writeInput(filepath.Join(folder, contentName(in.data)), in.data))
 	}
 }
 
@@ -84,13 +81,9 @@ func readCorpus(t *testing.T, folder string, own bool) (list []corpusFile) {
 	names, err := filepath.Glob(filepath.Join(folder, "*"))
 	require.NoError(t, err)
 	for _, name := range names {
-		text, err := os.ReadFile(name)
+		data, err := readInput(name)
 		require.NoError(t, err)
-		quoted, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "go test fuzz v1\n[]byte(")
-		require.True(t, ok, "%s is no input of one []byte", name)
-		data, err := strconv.Unquote(strings.TrimSuffix(quoted, ")"))
-		require.NoError(t, err, name)
-		in := corpusFile{data: []byte(data)}
+		in := corpusFile{data: data}
 		if own {
 			in.path = name
 		}
