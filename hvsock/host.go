@@ -301,7 +301,7 @@ func (k *hostSocket) Doorbell() {
 
 // Close takes the rings from the connection; what is in them stays readable.
 func (k *hostSocket) Close() {
-	if putback.On(putback.HV18) {
+	if putback.On(putback.HV18) || putback.On(putback.SS10) {
 		return
 	}
 	if c := k.conn.Load(); c != nil {

@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
 	"github.com/hvlab/hvlab/vmbus/trace"
 	"github.com/stretchr/testify/require"
 )
@@ -39,6 +42,7 @@ func TestCatalogue(t *testing.T) {
 		{"HV-18", testSleepAndWake},
 		{"SS-03", testBindingLivesWithItsListener},
 		{"SS-08", testQueuedConnectionsEnd},
+		{"SS-10", testGuestOfAnOlderSnapshot},
 	} {
 		t.Run(row.id, func(t *testing.T) { synctest.Test(t, row.test) })
 	}
@@ -319,6 +323,59 @@ func testBindingLivesWithItsListener(t *testing.T) {
 	l, err = host.Listen(at)
 	require.NoError(t, err, "and free when it is closed")
 	require.NoError(t, l.Close())
+}
+
+// SS-10: a guest with live connections is put back to a snapshot from before it had
+// any: the same memory and virtual processors, and a bus that knows nothing. When
+// it makes contact, the host ends all of them towards its applications; none
+// hangs, and new ones work.
+func testGuestOfAnOlderSnapshot(t *testing.T) {
+	host, err := NewHost(HostOptions{})
+	require.NoError(t, err)
+	mem, id := guestmem.NewHeap(guestmem.HeapOptions{}), uuid.New()
+	hypervisor := synic.NewPartition(mem, 1)
+	attachment, err := host.Attach("guest", id, mem, hypervisor)
+	require.NoError(t, err)
+	boot := func() (*live.Guest, *hvsock.GuestStack) {
+		sockets := hvsock.NewGuestStack(hvsock.GuestOptions{VMID: id})
+		bus, err := live.NewGuest(live.GuestOptions{
+			Memory: mem, Port: hypervisor, Offered: sockets.Offered, SocketRefused: sockets.Refused, Gone: sockets.Gone,
+		})
+		require.NoError(t, err)
+		sockets.Attach(bus)
+		require.NoError(t, bus.Connect(context.Background()))
+		return bus, sockets
+	}
+	l, err := host.Listen(port(hvsock.Wildcard, 5000))
+	require.NoError(t, err)
+	before, sockets := boot()
+	ended := make(chan error, 3)
+	for range cap(ended) {
+		_, err := sockets.Dial(context.Background(), port(hvsock.Parent, 5000))
+		require.NoError(t, err)
+		c, err := l.Accept()
+		require.NoError(t, err)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			_ = c.Close()
+			ended <- err
+		}()
+	}
+	after, sockets := boot()
+	for range cap(ended) {
+		require.ErrorIs(t, <-ended, syscall.ECONNRESET) // or one waits for ever
+	}
+	c, err := sockets.Dial(context.Background(), port(hvsock.Parent, 5000))
+	require.NoError(t, err)
+	a, err := l.Accept()
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	require.NoError(t, a.Close())
+	require.NoError(t, after.Close())
+	attachment.Close()
+	require.NoError(t, before.Close(), "what was put back had no future: nobody listens to it")
+	require.NoError(t, l.Close())
+	require.NoError(t, host.Close())
 }
 
 // SS-08: connections wait for Accept when their listener is closed. They end: the

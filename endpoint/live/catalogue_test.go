@@ -53,7 +53,6 @@ type scriptedHost struct {
 	t       *testing.T
 	mem     *guestmem.Heap
 	bus     *synic.Partition
-	heard   func(vmbus.Type)
 	mu      sync.Mutex
 	waiting []vmbus.Message // for VP 0
 }

@@ -95,8 +95,8 @@ const (
 	SS06 // a pipe header's length is compared with the largest packet instead of this one
 	SS07 // the late answer of a device that was withdrawn is taken for that of its successor
 	SS08 // connections nobody has accepted are forgotten when the listener closes
-	SS09 // a refused post is tried again for ever, at once
-	SS10 // a restored socket waits for a peer that does not know it
+	SS09 // a refused post is tried again for ever
+	SS10 // the host keeps the sockets of a guest that came back without them
 	SS11 // the end of one direction through a bridge ends both
 	SS12 // the handshake line has neither a bound nor a time limit
 

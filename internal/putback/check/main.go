@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -65,7 +66,31 @@ func check(ids []string, verbose bool) (ok bool, err error) {
 		})
 	}
 	all.Wait()
-	return report(selected, results, texts, verbose), nil
+	ok = report(selected, results, texts, verbose)
+	if len(ids) > 0 {
+		return ok, nil
+	}
+	return ok, b.untouched()
+}
+
+// untouched makes sure that a normal build has no trace of this package: neither
+// a call of On nor data that a switch needs.
+func (b *binaries) untouched() error {
+	program := filepath.Join(b.dir, "hvlab")
+	cmd := exec.Command("go", "build", "-o", program, "./cmd/hvlab")
+	cmd.Dir = b.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build ./cmd/hvlab: %w\n%s", err, out)
+	}
+	symbols, err := exec.Command("go", "tool", "nm", program).Output()
+	if err != nil {
+		return fmt.Errorf("go tool nm: %w", err)
+	}
+	if found := regexp.MustCompile(`(?m)^.*internal/putback\..*$`).Find(symbols); found != nil {
+		return fmt.Errorf("a normal build contains %s", bytes.TrimSpace(found))
+	}
+	fmt.Println("a normal build of hvlab has no symbol of internal/putback")
+	return nil
 }
 
 // A result is what came of one row.

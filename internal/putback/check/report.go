@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // comments reads what each switch puts back from the file that declares them, by
@@ -35,7 +37,7 @@ func report(rows []row, results []result, texts map[string]string, verbose bool)
 	fmt.Fprintln(w, "ROW\tOUTCOME\tWHAT IS PUT BACK\tHOW IT SHOWS")
 	for i, r := range rows {
 		totals[results[i].verdict]++
-		text := texts[strings.ReplaceAll(r.fault.String(), "-", "")]
+		text := texts[constant(r.fault)]
 		fmt.Fprintf(w, "%v\t%s\t%s\t%s\n", r.fault, results[i].verdict, text, results[i].detail)
 	}
 	_ = w.Flush() // to standard output: nobody to tell
@@ -80,3 +82,6 @@ func symptom(output string) string {
 	}
 	return "it fails"
 }
+
+// constant is the name of a Fault in package putback.
+func constant(f putback.Fault) string { return strings.ReplaceAll(f.String(), "-", "") }
