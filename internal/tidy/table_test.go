@@ -71,6 +71,9 @@ var layers = map[string]layer{
 	// Transition tables, which the cores of floors 2 to 4 are made of.
 	"internal/fsm": {floor: 0, alone: true},
 
+	// The encoding of saved states, of a core, a running end and a machine.
+	"internal/snapshot": {floor: 0, alone: true},
+
 	// Switches that are constant false in every normal build.
 	"internal/putback": {floor: 0, alone: true},
 }
