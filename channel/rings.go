@@ -92,3 +92,13 @@ func newRings(in, out []*guestmem.Page) (*Rings, error) {
 	}
 	return &Rings{In: r, Out: w, InPages: len(in), OutPages: len(out)}, nil
 }
+
+// MapGuestRings returns the guest's ends of rings that are in use already, such
+// as those of a guest that was saved: NewGuestRings without preparing them.
+// Indices that are not valid are an error.
+func MapGuestRings(pages []*guestmem.Page, outPages int) (*Rings, error) {
+	if outPages < MinRingPages || len(pages)-outPages < MinRingPages {
+		return nil, &RingError{fmt.Sprintf("has rings of %d and %d pages, each needs %d", outPages, len(pages)-outPages, MinRingPages)}
+	}
+	return newRings(pages[outPages:], pages[:outPages])
+}

@@ -230,4 +230,3 @@ func TestRestoredWorld(t *testing.T) {
 		require.Equal(t, play(nil), play(func(w *script.World) { restoreBoth(t, w) }))
 	})
 }
-

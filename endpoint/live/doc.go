@@ -9,4 +9,9 @@
 //
 // The data path does not pass here: a device or driver gets its ring pair when
 // the channel opens and a Signal function to ring the other side's doorbell.
+//
+// A running end can be saved and started again over the same memory or a copy of
+// it: [Host.Save] and [RestoreHost], [Guest.Save] and [RestoreGuest]. The state
+// holds what is outstanding and which pages the rings are; devices and drivers are
+// found anew. [Guest.Freeze] stops a guest, for that or for its own sake.
 package live

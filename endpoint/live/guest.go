@@ -60,6 +60,9 @@ type GuestChannel struct {
 	*channel.Rings
 	Offer      vmbus.OfferChannel
 	Negotiated vmbus.Negotiated
+	// Restored says that the rings were in use when the guest was saved.
+	Restored bool
+
 	guest      *Guest
 	connection uint32         // the host listens here
 	monitor    *guestmem.Page // nil unless the channel is monitored
@@ -114,6 +117,7 @@ type Guest struct {
 	vps        []processor
 	interrupts *guestmem.Page  // the interrupt page
 	monitors   *guestmem.Page  // the child-to-parent monitor page in use, nil without
+	monitorGPA uint64          // its address
 	own        *guestmem.Block // all of the above
 
 	openings  map[vmbus.ChannelID]*opening // owned by the loop
@@ -121,6 +125,7 @@ type Guest struct {
 	modifying map[vmbus.ChannelID]func(error)
 	doorbells [vmbus.MaxChannels + 1]atomic.Pointer[Driver]
 	legacy    atomic.Bool // events come through the interrupt page
+	frozen    atomic.Bool // no processor runs: see Freeze
 	retry     retry
 	drops     dropLog
 
@@ -139,6 +144,21 @@ type Guest struct {
 // NewGuest sets up the synthetic interrupt controller and starts the loop.
 // Connect follows.
 func NewGuest(opts GuestOptions) (*Guest, error) {
+	g := newGuest(opts)
+	block, err := g.opts.Memory.Alloc(g.ownPages(g.processors()))
+	if err != nil {
+		return nil, fmt.Errorf("live: SynIC pages: %w", err)
+	}
+	if err := g.setupSynIC(block, g.processors()); err != nil {
+		return nil, err
+	}
+	g.core = endpoint.NewGuest(g.opts.Core)
+	g.loop.start()
+	return g, nil
+}
+
+// newGuest makes a guest without a core, which does not run yet.
+func newGuest(opts GuestOptions) *Guest {
 	g := &Guest{
 		opts:      opts,
 		clock:     orSystem(opts.Clock),
@@ -149,12 +169,19 @@ func NewGuest(opts GuestOptions) (*Guest, error) {
 	}
 	g.loop = newLoop(g, opts.Manual)
 	g.drops = dropLog{tracer: opts.Trace, side: trace.Guest, clock: g.clock}
-	if err := g.setupSynIC(); err != nil {
-		return nil, err
+	return g
+}
+
+// processors is how many virtual processors take interrupts.
+func (g *Guest) processors() uint32 { return max(g.opts.VPs, g.opts.Core.TargetVP+1) }
+
+// ownPages is how many pages a guest of n processors needs for itself.
+func (g *Guest) ownPages(n uint32) int {
+	pages := 2*int(n) + 1
+	if g.opts.Monitors {
+		pages += 2
 	}
-	g.core = endpoint.NewGuest(g.opts.Core)
-	g.loop.start()
-	return g, nil
+	return pages
 }
 
 // Connect returns once VMBus is connected and every static offer was delivered.
@@ -193,27 +220,11 @@ func (g *Guest) BeginConnect(done func(error)) {
 const vectorVMBus = 0xF3
 
 // setupSynIC does what Linux does per CPU, in its order: message page, event
-// page, SINT2, control.
-func (g *Guest) setupSynIC() error {
-	n := max(g.opts.VPs, g.opts.Core.TargetVP+1)
-	pages := int(2*n + 1)
-	if g.opts.Monitors {
-		pages += 2
-	}
-	block, err := g.opts.Memory.Alloc(pages)
-	if err != nil {
-		return fmt.Errorf("live: SynIC pages: %w", err)
-	}
-	g.own = block
-	g.interrupts = block.Pages[2*n]
-	g.opts.Core.InterruptPage = block.PFNs[2*n] * guestmem.PageSize
-	if g.opts.Monitors {
-		g.opts.Core.ParentToChild = block.PFNs[2*n+1] * guestmem.PageSize
-		g.opts.Core.ChildToParent = block.PFNs[2*n+2] * guestmem.PageSize
-	}
+// page, SINT2, control. block has the pages for n processors.
+func (g *Guest) setupSynIC(block *guestmem.Block, n uint32) error {
+	g.usePages(block, n)
 	g.opts.Port.SetInterrupt(g.interrupt)
 	for vp := range n {
-		g.vps = append(g.vps, processor{messages: block.Pages[2*vp], events: block.Pages[2*vp+1]})
 		if err := g.setupProcessor(vp, block.PFNs[2*vp], block.PFNs[2*vp+1]); err != nil {
 			return err
 		}
@@ -221,16 +232,35 @@ func (g *Guest) setupSynIC() error {
 	return nil
 }
 
+// usePages makes block the pages of the guest's own.
+func (g *Guest) usePages(block *guestmem.Block, n uint32) {
+	g.own = block
+	g.interrupts = block.Pages[2*n]
+	g.opts.Core.InterruptPage = block.PFNs[2*n] * guestmem.PageSize
+	if g.opts.Monitors {
+		g.opts.Core.ParentToChild = block.PFNs[2*n+1] * guestmem.PageSize
+		g.opts.Core.ChildToParent = block.PFNs[2*n+2] * guestmem.PageSize
+	}
+	for vp := range n {
+		g.vps = append(g.vps, processor{messages: block.Pages[2*vp], events: block.Pages[2*vp+1]})
+	}
+}
+
+// synicEnable is bit 0 of SCONTROL, SIMP and SIEFP (vmbus-control.md 9.2).
+const synicEnable = 1
+
+// overlay is the SIMP or SIEFP value that names a page.
+func overlay(pfn uint64) uint64 { return pfn*guestmem.PageSize | synicEnable }
+
 func (g *Guest) setupProcessor(vp uint32, messages, events uint64) error {
-	const enable = 1
 	for _, w := range []struct {
 		msr   uint32
 		value uint64
 	}{
-		{synic.MSRSIMP, messages*guestmem.PageSize | enable},
-		{synic.MSRSIEFP, events*guestmem.PageSize | enable},
+		{synic.MSRSIMP, overlay(messages)},
+		{synic.MSRSIEFP, overlay(events)},
 		{synic.MSRSINT0 + endpoint.VMBusSINT, vectorVMBus},
-		{synic.MSRSCONTROL, enable},
+		{synic.MSRSCONTROL, synicEnable},
 	} {
 		if err := g.opts.Port.WriteMSR(vp, w.msr, w.value); err != nil {
 			return fmt.Errorf("live: setting up the SynIC of VP %d: %w", vp, err)
@@ -242,13 +272,40 @@ func (g *Guest) setupProcessor(vp uint32, messages, events uint64) error {
 // interrupt is the guest's interrupt handler: event flags first, then the
 // message slot (vmbus-control.md 6.1). It runs on the signalling goroutine.
 func (g *Guest) interrupt(vp uint32, _ uint8) {
-	if vp >= uint32(len(g.vps)) {
+	if vp >= uint32(len(g.vps)) || g.frozen.Load() {
 		return
 	}
 	g.drainFlags(vp)
 	if synic.SlotFull(g.vps[vp].messages, endpoint.VMBusSINT) {
 		g.loop.kick()
 	}
+}
+
+// Freeze stops the guest's virtual processors: until Thaw it takes no interrupt,
+// reads no message, posts none and runs no callback. What the host says meanwhile
+// waits in the message slot and the event flags, and calls of Guest's methods wait
+// their turn; Usage, Negotiated and Save answer at once. Drivers that have rings
+// are not stopped. It must not be called from a callback.
+func (g *Guest) Freeze() error {
+	if !g.loop.freeze() {
+		return ErrStopped
+	}
+	g.frozen.Store(true)
+	return nil
+}
+
+// Thaw lets a frozen guest go on: interrupts that were missed are taken. It does
+// nothing otherwise.
+func (g *Guest) Thaw() {
+	if !g.frozen.CompareAndSwap(true, false) {
+		return
+	}
+	g.loop.thaw()
+	g.loop.do(func() {
+		for vp := range g.vps {
+			g.drainFlags(uint32(vp))
+		}
+	})
 }
 
 // drainFlags takes the event flags of one VP and rings their channels.
@@ -438,6 +495,7 @@ func (g *Guest) Close() error {
 // have passed; then Close does not wait any more. It reports false if the guest
 // was closed before.
 func (g *Guest) BeginClose() bool {
+	g.Thaw()
 	return g.loop.do(func() {
 		if g.unloading == nil {
 			g.unloading = g.clock.AfterFunc(unloadReport, func() { g.loop.do(g.unloadWaits) })

@@ -134,10 +134,7 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.Connected:
 		g.version.Store(uint32(a.Negotiated.Version))
 		g.legacy.Store(a.Negotiated.Version < vmbus.Win8)
-		g.monitors = nil
-		if a.ChildToParent != 0 { // without a page channels signal by hypercall, which always works
-			g.monitors, _ = g.opts.Memory.Page(a.ChildToParent / guestmem.PageSize)
-		}
+		g.useMonitors(a.ChildToParent)
 	case endpoint.ConnectFailed:
 		g.finishConnect(a.Err)
 	case endpoint.OffersDelivered:
@@ -153,10 +150,7 @@ func (g *Guest) act(a endpoint.Action) {
 		if o := g.openings[a.Channel]; o != nil {
 			o.open = true
 			g.listen(o, a.EventFlag)
-			o.driver.Opened(&GuestChannel{
-				Rings: o.rings, Offer: o.offer, Negotiated: g.core.Negotiated(), guest: g, connection: a.ConnectionID,
-				monitor: g.monitorOf(o), bit: g.core.Negotiated().Version < vmbus.Win7 || o.offer.IsDedicated&1 == 0,
-			})
+			o.driver.Opened(g.channelOf(o, a.ConnectionID))
 			o.driver.Doorbell() // what the host wrote before the OpenResult it may have signalled to nobody (faults.md GC-14)
 		}
 	case endpoint.OpenFailed:
@@ -182,6 +176,24 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.Disconnected:
 		g.kept = a.Kept
 		g.finish(a.Err)
+	}
+}
+
+// useMonitors makes gpa the child-to-parent monitor page; 0 is none. Without a page
+// channels signal by hypercall, which always works.
+func (g *Guest) useMonitors(gpa uint64) {
+	g.monitors, g.monitorGPA = nil, gpa
+	if gpa != 0 {
+		g.monitors, _ = g.opts.Memory.Page(gpa / guestmem.PageSize)
+	}
+}
+
+// channelOf is what the driver of an open channel gets.
+func (g *Guest) channelOf(o *opening, connection uint32) *GuestChannel {
+	n := g.core.Negotiated()
+	return &GuestChannel{
+		Rings: o.rings, Offer: o.offer, Negotiated: n, guest: g, connection: connection,
+		monitor: g.monitorOf(o), bit: n.Version < vmbus.Win7 || o.offer.IsDedicated&1 == 0,
 	}
 }
 

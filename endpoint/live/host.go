@@ -58,6 +58,10 @@ type HostChannel struct {
 	Request    endpoint.OpenRequest
 	Negotiated vmbus.Negotiated
 
+	// Restored says that the rings were in use when the host was saved: their
+	// indices are somewhere, and packets may be in them.
+	Restored bool
+
 	host *Host
 
 	// mu is held to read while a signal is on its way, so that after a change of
@@ -115,6 +119,7 @@ type Host struct {
 	closed  bool                          // owned by the loop
 	resets  []func()                      // owned by the loop; told when a reset is done
 
+	mapped        *endpoint.SetupConnection     // owned by the loop: whose pages are in use; nil for none
 	interruptPage atomic.Pointer[guestmem.Page] // below version 2.4
 	monitor       sampler
 	legacy        switchboard // version 0.13
@@ -133,9 +138,19 @@ type posted struct {
 
 // NewHost starts the loop and listens on both message ports.
 func NewHost(opts HostOptions) (*Host, error) {
+	h, err := newHost(opts, endpoint.NewHost(opts.Core))
+	if err != nil {
+		return nil, err
+	}
+	h.loop.start()
+	return h, nil
+}
+
+// newHost makes a host that listens but does not run yet.
+func newHost(opts HostOptions, core *endpoint.Host) (*Host, error) {
 	h := &Host{
 		opts:    opts,
-		core:    endpoint.NewHost(opts.Core),
+		core:    core,
 		offered: map[endpoint.OfferID]*Offered{},
 		open:    map[vmbus.ChannelID]*Offered{},
 	}
@@ -153,7 +168,6 @@ func NewHost(opts HostOptions) (*Host, error) {
 		h.slotBusy.Store(false)
 		h.loop.kick()
 	})
-	h.loop.start()
 	return h, nil
 }
 
@@ -298,13 +312,16 @@ func (h *Host) BeginReset(done func()) {
 
 // Close ends the host: devices are closed and forgotten, the ports unbound, the
 // goroutine has ended when it returns. It must not be called from a callback.
-func (h *Host) Close() {
+func (h *Host) Close() { h.end(nil) }
+
+// end is Close; the devices are told err.
+func (h *Host) end(err error) {
 	h.unbindPorts()
 	h.loop.call(func() {
 		for _, id := range slices.Sorted(maps.Keys(h.offered)) {
 			p := h.offered[id]
 			h.closeDevice(p)
-			p.device.Gone(nil)
+			p.device.Gone(err)
 		}
 		clear(h.offered)
 		h.legacy.disconnect()

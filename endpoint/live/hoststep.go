@@ -101,6 +101,7 @@ func (h *Host) act(a endpoint.Action) {
 	case endpoint.SetupConnection:
 		h.core.SetupDone(h.setup(a))
 	case endpoint.ResetConnection:
+		h.mapped = nil
 		h.interruptPage.Store(nil)
 		h.monitor.setPage(nil)
 		h.legacy.disconnect()
@@ -178,6 +179,7 @@ func (h *Host) setup(a endpoint.SetupConnection) bool {
 		return false
 	}
 	h.interruptPage.Store(page)
+	h.mapped = &a
 	return true
 }
 
@@ -204,6 +206,9 @@ func (h *Host) remap(a endpoint.RemapMonitors) uint8 {
 	if !h.mapMonitors(a.ParentToChild, a.ChildToParent) {
 		return vmbus.ConnectionFailed
 	}
+	if h.mapped != nil {
+		h.mapped.ParentToChild, h.mapped.ChildToParent = a.ParentToChild, a.ChildToParent
+	}
 	return vmbus.ConnectionOK
 }
 
@@ -225,24 +230,35 @@ func (h *Host) openDevice(a endpoint.OpenDevice) {
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
-	rings, err := channel.MapHostRings(h.opts.Memory, a.Request.ToHost, a.Request.ToGuest)
-	if err == nil {
-		err = h.bindDoorbell(a.Request, p.device)
-	}
-	if err != nil {
+	if err := h.hand(p, a.Request, false); err != nil {
 		h.drops.note(err)
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
-	p.channel = &HostChannel{Rings: rings, Request: a.Request, Negotiated: h.core.Negotiated(), host: h, targetVP: a.Request.TargetVP}
-	if err := p.device.Open(p.channel); err != nil {
-		h.unbindDoorbell(a.Request)
-		p.channel = nil
-		h.core.OpenDone(a.Token, vmbus.StatusFailure)
-		return
-	}
-	h.open[a.Request.Channel] = p
 	h.core.OpenDone(a.Token, vmbus.StatusSuccess)
+}
+
+// hand maps the rings of an open, creates the doorbell and gives both to the
+// device.
+func (h *Host) hand(p *Offered, r endpoint.OpenRequest, restored bool) error {
+	rings, err := channel.MapHostRings(h.opts.Memory, r.ToHost, r.ToGuest)
+	if err == nil {
+		err = h.bindDoorbell(r, p.device)
+	}
+	if err != nil {
+		return err
+	}
+	p.channel = &HostChannel{
+		Rings: rings, Request: r, Negotiated: h.core.Negotiated(), Restored: restored,
+		host: h, targetVP: r.TargetVP,
+	}
+	if err := p.device.Open(p.channel); err != nil {
+		h.unbindDoorbell(r)
+		p.channel = nil
+		return err
+	}
+	h.open[r.Channel] = p
+	return nil
 }
 
 // closeDevice takes the rings from an open device; otherwise it does nothing.

@@ -12,6 +12,7 @@ type loop struct {
 	mu      sync.Mutex
 	todo    []func()
 	stopped bool
+	frozen  bool
 
 	wake chan struct{} // buffered, 1
 	done chan struct{} // closed when the loop has ended
@@ -34,6 +35,18 @@ func (l *loop) start() {
 	if !l.manual {
 		go l.run()
 	}
+}
+
+// startWith begins to run with f, and returns when f has.
+func (l *loop) startWith(f func()) {
+	if l.manual {
+		f()
+		return
+	}
+	ran := make(chan struct{})
+	l.do(func() { f(); close(ran) })
+	l.start()
+	<-ran
 }
 
 // do queues f. After stop it reports false and f will not run. The queue is
@@ -77,13 +90,54 @@ func (l *loop) call(f func()) bool {
 // doing anything else. It reports false if the loop has stopped.
 func (l *loop) look(f func()) bool {
 	if !l.manual {
-		return l.call(f)
+		return l.visit(f)
 	}
 	if l.stopped {
 		return false
 	}
 	f()
 	return true
+}
+
+// visit is call that a frozen loop does not delay: nothing runs there, so f does on
+// the spot. It must not make the machine do anything then.
+func (l *loop) visit(f func()) bool {
+	l.mu.Lock()
+	if l.frozen {
+		defer l.mu.Unlock() // until then it stays frozen
+		f()
+		return true
+	}
+	l.mu.Unlock()
+	return l.call(f)
+}
+
+// freeze makes the loop do nothing until thaw; what is asked of it waits. It
+// reports false if the loop has stopped.
+func (l *loop) freeze() bool {
+	if l.frozenNow() {
+		return true
+	}
+	return l.call(func() {
+		l.settle()
+		l.mu.Lock()
+		l.frozen = !l.stopped
+		l.mu.Unlock()
+	})
+}
+
+// thaw ends it; the loop goes on where it was.
+func (l *loop) thaw() {
+	l.mu.Lock()
+	l.frozen = false
+	l.mu.Unlock()
+	l.kick()
+}
+
+func (l *loop) frozenNow() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.frozen
 }
 
 // kick makes the loop look around.
@@ -98,7 +152,7 @@ func (l *loop) kick() {
 func (l *loop) stop() {
 	l.mu.Lock()
 	first := !l.stopped
-	l.stopped = true
+	l.stopped, l.frozen = true, false
 	l.mu.Unlock()
 	if l.manual && first {
 		close(l.done)
@@ -111,9 +165,13 @@ func (l *loop) run() {
 	defer close(l.done)
 	for {
 		switch {
+		case l.frozenNow():
+			<-l.wake
 		case l.callOne():
-			l.settle()
-			l.machine.receiveOne()
+			if !l.frozenNow() { // the call may have been freeze
+				l.settle()
+				l.machine.receiveOne()
+			}
 		case l.ended():
 			return
 		default:

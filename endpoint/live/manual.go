@@ -46,7 +46,7 @@ func (g *Guest) Steps() Steps {
 }
 
 func possible(action, post bool, l *loop, receive bool) (s Steps) {
-	if l.ended() {
+	if l.ended() || l.frozenNow() {
 		return 0
 	}
 	if action {

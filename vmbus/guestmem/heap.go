@@ -56,6 +56,7 @@ type unit struct {
 	pages []*Page
 	slabs []*slab
 	live  atomic.Bool // its PFNs resolve
+	owner *Block      // the one that may free it; guarded by Heap.mu
 }
 
 type entry struct {
@@ -107,9 +108,18 @@ func (h *Heap) Alloc(n int) (*Block, error) {
 			clear(s.mem)
 		}
 	}
+	return h.own(u), nil
+}
+
+// own makes the block of a unit. A block of that unit that somebody still has may
+// not free it any more.
+func (h *Heap) own(u *unit) *Block {
 	b := &Block{PFNs: slices.Clone(u.pfns), Pages: slices.Clone(u.pages), heap: h, unit: u}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u.owner = b
 	u.live.Store(true)
-	return b, nil
+	return b
 }
 
 // Free returns a block to the heap: its PFNs resolve no longer. Whoever still
@@ -123,9 +133,13 @@ func (h *Heap) Free(b *Block) error {
 		return &StateError{Op: "Free", Reason: "the block was freed before"}
 	}
 	u, n := b.unit, len(b.unit.pages)
-	u.live.Store(false)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if u.owner != b {
+		return &StateError{Op: "Free", Reason: "somebody else has adopted the block"}
+	}
+	u.owner = nil
+	u.live.Store(false)
 	h.free[n] = append(h.free[n], u)
 	h.inUse -= n
 	h.pooled += n
@@ -212,11 +226,11 @@ func (h *Heap) draw() uint64 {
 	for {
 		n := h.next
 		h.next++
-		if h.layout == ContiguousPages {
-			return heapFirstPFN + n // 2^64 pages will never be drawn
+		pfn := heapFirstPFN + n
+		if h.layout != ContiguousPages {
+			pfn = scatter(h.seed, uint32(n))
 		}
-		pfn := scatter(h.seed, uint32(n))
-		if _, taken := h.pages[pfn]; !taken { // only after 2^32 pages were drawn
+		if _, taken := h.pages[pfn]; !taken { // after 2^32 pages, or by a block that was put there
 			return pfn
 		}
 	}
