@@ -214,10 +214,14 @@ func (s *GuestStack) giveUp(k *guestSocket) bool {
 	return true
 }
 
-// forget removes a socket that is gone from every table.
+// forget removes a socket from every table. What removes one may come twice, and
+// by then its port may be another's.
 func (s *GuestStack) forget(k *guestSocket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, known := s.sockets[k]; !known {
+		return
+	}
 	delete(s.sockets, k)
 	if k.done != nil {
 		delete(s.ports, k.endpoint)
@@ -225,13 +229,18 @@ func (s *GuestStack) forget(k *guestSocket) {
 	}
 }
 
-// fail ends a dial with err if event on is legal now.
+// fail ends a dial with err if event on is legal now. A dialer that has given up
+// is not told: it knows.
 func (k *guestSocket) fail(on guestEvent, err error) {
-	if !k.move(on) {
+	k.mu.Lock()
+	was := k.state
+	legal := k.moveLocked(on)
+	k.mu.Unlock()
+	if !legal {
 		return
 	}
 	k.stack.forget(k)
-	if k.done != nil {
+	if k.done != nil && was != guestAbandoned {
 		k.done(dialResult{err: err})
 	}
 }
