@@ -222,6 +222,14 @@ func (t *GPADLTable) InUse(id vmbus.GPADLID) bool {
 
 // OfChannel returns the GPADLs of channel ch in the order of their ids.
 func (t *GPADLTable) OfChannel(ch vmbus.ChannelID) []*GPADL {
+	switch len(t.channels[ch]) { // nearly always: no need to sort
+	case 0:
+		return nil
+	case 1:
+		for _, g := range t.channels[ch] {
+			return []*GPADL{g}
+		}
+	}
 	return slices.SortedFunc(maps.Values(t.channels[ch]), func(a, b *GPADL) int { return cmp.Compare(a.ID, b.ID) })
 }
 

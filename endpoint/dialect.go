@@ -99,10 +99,14 @@ func (d Dialect) monitorID(id uint8) uint8 {
 }
 
 // Payload is the message as bytes, rounded up if the dialect says so.
-func (o Outgoing) Payload() []byte {
-	b := vmbus.Append(nil, o.Message)
-	for o.padded && len(b)%8 != 0 {
-		b = append(b, 0)
+func (o Outgoing) Payload() []byte { return o.AppendPayload(nil) }
+
+// AppendPayload appends Payload to dst.
+func (o Outgoing) AppendPayload(dst []byte) []byte {
+	at := len(dst)
+	dst = vmbus.Append(dst, o.Message)
+	for o.padded && (len(dst)-at)%8 != 0 {
+		dst = append(dst, 0)
 	}
-	return b
+	return dst
 }

@@ -37,7 +37,15 @@ type fifo[T any] struct {
 	head  int
 }
 
-func (q *fifo[T]) push(v T) { q.items = append(q.items, v) }
+// push appends v. A fifo that never runs empty moves down instead of growing.
+func (q *fifo[T]) push(v T) {
+	if q.head > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, v)
+}
 
 func (q *fifo[T]) len() int { return len(q.items) - q.head }
 

@@ -24,23 +24,6 @@ func newPipeWriter(w *ringbuffer.Writer, chunkBytes int) *channel.PipeWriter {
 	return channel.NewPipeWriter(w, channel.PipeOptions{ReserveFIN: true, ChunkBytes: chunkBytes})
 }
 
-// dialContext bounds ctx by timeout unless it has a deadline of its own, or the
-// timeout is NoTimeout. The
-// third result says, once the context is done, which error a dial returns.
-func dialContext(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, func(context.Context) error) {
-	if _, ok := ctx.Deadline(); ok || timeout < 0 {
-		return ctx, func() {}, func(ctx context.Context) error { return contextError(ctx.Err()) }
-	}
-	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	return ctx, cancel, func(context.Context) error {
-		if err := parent.Err(); err != nil {
-			return contextError(err)
-		}
-		return syscall.ETIMEDOUT
-	}
-}
-
 // dialOptions are what a dialer may ask for besides the address.
 type dialOptions struct {
 	passthru bool // HVSOCKET_CONTAINER_PASSTHRU: Parent is the VM's host, whatever SiloParent says
@@ -57,18 +40,26 @@ type dialResult struct {
 // reports false if the outcome was decided in that very moment: success wins.
 // The error is a bare errno or that of ctx.
 func await(ctx context.Context, timeout time.Duration, result <-chan dialResult, giveUp func() bool) (*Conn, error) {
-	ctx, cancel, ended := dialContext(ctx, timeout)
-	defer cancel()
+	var expired <-chan time.Time // for ever without, if ctx has a deadline
+	if _, ok := ctx.Deadline(); !ok && timeout >= 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	var ended error
 	select {
 	case r := <-result:
 		return r.conn, r.err
 	case <-ctx.Done():
+		ended = contextError(ctx.Err())
+	case <-expired:
+		ended = syscall.ETIMEDOUT
 	}
 	if !giveUp() && !putback.On(putback.SS01) {
 		r := <-result
 		return r.conn, r.err
 	}
-	return nil, ended(ctx)
+	return nil, ended
 }
 
 // A begunDial is a dial whose caller does not wait: whatever decides it first,

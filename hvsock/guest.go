@@ -123,8 +123,8 @@ func (k *guestSocket) move(on guestEvent) bool {
 }
 
 func (k *guestSocket) moveLocked(on guestEvent) bool {
-	to, err := guestTransitions.Next(k.state, on)
-	if err != nil {
+	to, ok := guestTransitions.To(k.state, on)
+	if !ok {
 		return false
 	}
 	k.state = to

@@ -164,8 +164,8 @@ type hostSocket struct {
 
 // moveLocked is the only writer of k.state. It reports whether the edge exists.
 func (k *hostSocket) moveLocked(on hostEvent) bool {
-	to, err := hostTransitions.Next(k.state, on)
-	if err != nil {
+	to, ok := hostTransitions.To(k.state, on)
+	if !ok {
 		return false
 	}
 	k.state = to
@@ -344,7 +344,8 @@ func (k *hostSocket) end(on hostEvent, err error) bool {
 			k.done(dialResult{err: err})
 		}
 	}
-	if !(putback.On(putback.HV04) && on == hostGivesUp) {
+	// A released offer is gone: there is nothing to withdraw.
+	if on != hostReleased && !(putback.On(putback.HV04) && on == hostGivesUp) {
 		k.offered.Revoke()
 	}
 	return true

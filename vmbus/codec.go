@@ -22,6 +22,11 @@ func Append(dst []byte, m Message) []byte {
 	dst = slices.Grow(dst, MaxPayloadBytes) // every message fits, so this is the one allocation
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(m.Type()))
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
+	if w, ok := m.(wired); ok {
+		at := len(dst)
+		c := w.wire(coder{b: dst[at:cap(dst)]})
+		return dst[:cap(dst)-len(c.b)]
+	}
 	dst, err := binary.Append(dst, binary.LittleEndian, m)
 	if err != nil {
 		panic(fmt.Sprintf("vmbus: %T has no wire form: %v", m, err))
@@ -57,7 +62,9 @@ func Parse(b []byte, n Negotiated) (m Message, tail []byte, err error) {
 		panic("misaligned")
 	}
 	m = l.New()
-	if _, err := binary.Decode(body, binary.LittleEndian, m); err != nil {
+	if w, ok := m.(wired); ok {
+		w.wire(coder{b: body, load: true})
+	} else if _, err := binary.Decode(body, binary.LittleEndian, m); err != nil {
 		panic(fmt.Sprintf("vmbus: layout of %T is wrong: %v", m, err)) // our table, not the peer
 	}
 	return m, body[l.BodyBytes:len(body):len(body)], nil

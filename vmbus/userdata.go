@@ -70,11 +70,17 @@ type HVSockUserData struct {
 }
 
 // Encode returns the 120 bytes, zero behind the silo.
-func (h HVSockUserData) Encode() UserData { return encodeUserData(h) }
+func (h HVSockUserData) Encode() (u UserData) {
+	h.wire(coder{b: u[:]})
+	return u
+}
 
 // DecodeHVSockUserData reads the 120 bytes of a socket offer; every value is
 // legal, and any byte but 0 is true.
-func DecodeHVSockUserData(u UserData) HVSockUserData { return decodeUserData[HVSockUserData](u) }
+func DecodeHVSockUserData(u UserData) (h HVSockUserData) {
+	h.wire(coder{b: u[:], load: true})
+	return h
+}
 
 func encodeUserData[T any](v T) (u UserData) {
 	if _, err := binary.Encode(u[:], binary.LittleEndian, v); err != nil {

@@ -128,6 +128,8 @@ type Guest struct {
 	frozen    atomic.Bool // no processor runs: see Freeze
 	retry     retry
 	drops     dropLog
+	posting   []byte        // owned by the loop; the message that is being posted
+	received  synic.Message // owned by the loop; the message that is being handled
 
 	connected func(error)   // owned by the loop: told the outcome of BeginConnect, once
 	paused    func()        // owned by the loop: told that the host is silent

@@ -39,18 +39,19 @@ func (g *Guest) receiveOne() bool {
 // looked at: UnloadComplete may come to another than the rest (faults.md GC-08).
 func (g *Guest) takeMessage(vp uint32) bool {
 	page := g.vps[vp].messages
-	if !synic.SlotFull(page, endpoint.VMBusSINT) { // usually; a Message is large
+	if !synic.SlotFull(page, endpoint.VMBusSINT) { // usually
 		return false
 	}
-	m, ok := synic.ReadSlot(page, endpoint.VMBusSINT)
-	if !ok {
+	m := &g.received // a Message is large, and the core does not keep it
+	var ok bool
+	if *m, ok = synic.ReadSlot(page, endpoint.VMBusSINT); !ok {
 		return false
 	}
 	if synic.FreeSlot(page, endpoint.VMBusSINT) { // more is waiting for the slot
 		_ = g.opts.Port.WriteMSR(vp, synic.MSREOM, 0) // write-only, always accepted
 	}
 	if putback.On(putback.GC06) {
-		m, _ = synic.ReadSlot(page, endpoint.VMBusSINT)
+		*m, _ = synic.ReadSlot(page, endpoint.VMBusSINT)
 	}
 	if m.Type != synic.MessageTypeVMBus {
 		return true
@@ -76,7 +77,8 @@ func (g *Guest) postOne() bool {
 	if !ok {
 		return false
 	}
-	status := g.opts.Port.PostMessage(synic.AppendPostMessage(nil, synic.ConnectionID(m.Port), m.Payload))
+	g.posting = synic.AppendPostMessage(g.posting[:0], synic.ConnectionID(m.Port), m.Payload)
+	status := g.opts.Port.PostMessage(g.posting)
 	switch {
 	case status == synic.StatusSuccess:
 		g.core.MessageSent()

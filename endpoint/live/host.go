@@ -127,13 +127,23 @@ type Host struct {
 	dropped       atomic.Uint64
 	drops         dropLog // owned by the loop
 
+	posting  []byte // owned by the loop; the message that is being posted
+	received posted // owned by the loop; the message that is being handled
+
 	mu    sync.Mutex
-	queue []posted // guest messages not handled yet
+	queue fifo[posted] // guest messages not handled yet
 }
 
 type posted struct {
 	port    uint32
-	payload []byte
+	bytes   int
+	payload [synic.MaxPayloadBytes]byte
+}
+
+func newPosted(port uint32, payload []byte) posted {
+	m := posted{port: port, bytes: len(payload)}
+	copy(m.payload[:], payload)
+	return m
 }
 
 // NewHost starts the loop and listens on both message ports.
@@ -194,10 +204,13 @@ func (h *Host) post(port uint32, payload []byte) synic.Status {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.queue) >= endpoint.MaxIncomingMessages {
+	if h.queue.len() >= endpoint.MaxIncomingMessages {
 		return synic.StatusInsufficientBuffers
 	}
-	h.queue = append(h.queue, posted{port, append([]byte(nil), payload...)})
+	if len(payload) > synic.MaxPayloadBytes { // no port lets that through
+		return synic.StatusInvalidParameter
+	}
+	h.queue.push(newPosted(port, payload))
 	h.loop.kick()
 	return synic.StatusSuccess
 }
@@ -302,7 +315,7 @@ func (h *Host) Reset() { h.BeginReset(func() {}) }
 // guest, before which the machine must not start again.
 func (h *Host) BeginReset(done func()) {
 	h.mu.Lock()
-	h.queue = nil // now: what comes later is of the machine that has started again
+	h.queue.clear() // now: what comes later is of the machine that has started again
 	h.mu.Unlock()
 	h.loop.do(func() {
 		h.resets = append(h.resets, done)

@@ -90,8 +90,8 @@ func (h *Host) save() ([]byte, error) {
 	}
 	slices.Sort(s.Open)
 	h.mu.Lock()
-	for _, m := range h.queue {
-		s.Queue = append(s.Queue, savedPosted{m.port, m.payload})
+	for _, m := range h.queue.all() {
+		s.Queue = append(s.Queue, savedPosted{m.port, slices.Clone(m.payload[:m.bytes])})
 	}
 	h.mu.Unlock()
 	b, err := hostFormat.Seal(&s)
@@ -163,7 +163,7 @@ func RestoreHost(opts HostOptions, b []byte, device func(*Offered, offers.Offer)
 	}
 	h.mu.Lock()
 	for _, m := range s.Queue { // what came since the ports were bound is younger
-		h.queue = append(h.queue, posted{m.Port, m.Payload})
+		h.queue.push(newPosted(m.Port, m.Payload))
 	}
 	h.mu.Unlock()
 	h.loop.startWith(func() { err = h.takeOver(&s, device) })

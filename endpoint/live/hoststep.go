@@ -26,32 +26,25 @@ func (h *Host) receiveOne() bool {
 	if !h.core.WantsMessage() {
 		return false
 	}
-	m, ok := h.takePosted()
+	h.mu.Lock()
+	ok := h.queue.len() > 0
 	if ok {
-		h.receive(m)
+		h.received = *h.queue.front()
+		h.queue.pop()
+	}
+	h.mu.Unlock()
+	if ok {
+		h.receive(h.received.port, h.received.payload[:h.received.bytes])
 	}
 	return ok
 }
 
-func (h *Host) takePosted() (posted, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.queue) == 0 {
-		return posted{}, false
-	}
-	m := h.queue[0]
-	h.queue[0] = posted{}
-	if h.queue = h.queue[1:]; len(h.queue) == 0 {
-		h.queue = nil
-	}
-	return m, true
-}
-
-func (h *Host) receive(p posted) {
+// receive hands the core a message, which it does not keep.
+func (h *Host) receive(port uint32, payload []byte) {
 	if h.opts.Trace.On() {
-		traceReceived(h.opts.Trace, vmbus.GuestToHost, p.payload, h.core.Negotiated())
+		traceReceived(h.opts.Trace, vmbus.GuestToHost, payload, h.core.Negotiated())
 	}
-	if err := h.core.Receive(p.port, p.payload); err != nil {
+	if err := h.core.Receive(port, payload); err != nil {
 		h.dropped.Add(1)
 		h.drops.note(err)
 	}
@@ -61,10 +54,11 @@ func (h *Host) receive(p posted) {
 // none or the message slot is busy.
 func (h *Host) postOne() bool {
 	m, ok := h.core.NextMessage()
-	if !ok {
+	if !ok || h.slotBusy.Load() && !putback.On(putback.HC05) {
 		return false
 	}
-	payload := m.Payload()
+	h.posting = m.AppendPayload(h.posting[:0])
+	payload := h.posting
 	h.slotBusy.Store(true) // before the attempt: SlotFree may come at once
 	err := h.opts.Port.Post(synic.Target{VP: m.VP, SINT: m.SINT}, payload)
 	if errors.Is(err, synic.ErrSlotBusy) && !putback.On(putback.HC05) {

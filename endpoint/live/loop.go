@@ -10,7 +10,7 @@ type loop struct {
 	manual  bool
 
 	mu      sync.Mutex
-	todo    []func()
+	todo    fifo[func()]
 	stopped bool
 	frozen  bool
 
@@ -57,7 +57,7 @@ func (l *loop) do(f func()) bool {
 		l.mu.Unlock()
 		return false
 	}
-	l.todo = append(l.todo, f)
+	l.todo.push(f)
 	l.mu.Unlock()
 	l.kick()
 	return true
@@ -194,15 +194,12 @@ func (l *loop) settle() {
 // callOne runs the oldest closure.
 func (l *loop) callOne() bool {
 	l.mu.Lock()
-	if len(l.todo) == 0 {
+	if l.todo.len() == 0 {
 		l.mu.Unlock()
 		return false
 	}
-	f := l.todo[0]
-	l.todo[0] = nil
-	if l.todo = l.todo[1:]; len(l.todo) == 0 {
-		l.todo = nil
-	}
+	f := *l.todo.front()
+	l.todo.pop()
 	l.mu.Unlock()
 	f()
 	return true
@@ -212,11 +209,11 @@ func (l *loop) callOne() bool {
 func (l *loop) ended() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stopped && len(l.todo) == 0
+	return l.stopped && l.todo.len() == 0
 }
 
 func (l *loop) queued() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.todo) > 0
+	return l.todo.len() > 0
 }

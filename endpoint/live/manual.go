@@ -30,7 +30,7 @@ func (s Steps) has(t Steps) bool { return s&t == t }
 func (h *Host) Steps() Steps {
 	_, post := h.core.NextMessage()
 	h.mu.Lock()
-	arrived := len(h.queue) > 0
+	arrived := h.queue.len() > 0
 	h.mu.Unlock()
 	return possible(h.core.ActionPending(), post && !h.slotBusy.Load(), h.loop, arrived && h.core.WantsMessage())
 }

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hvlab/hvlab/internal/putback"
@@ -10,7 +11,7 @@ import (
 
 // traceMessage records a message this side sent.
 func traceMessage(t *trace.Tracer, dir vmbus.Direction, m vmbus.Message, payload []byte) {
-	e := trace.Event{Dir: dir.String(), Name: m.Type().String(), Raw: payload}
+	e := trace.Event{Dir: dir.String(), Name: m.Type().String(), Raw: slices.Clone(payload)}
 	for _, f := range vmbus.Fields(m) {
 		e.Fields = append(e.Fields, trace.Field{Name: f.Name, Value: f.Value})
 	}
@@ -21,7 +22,7 @@ func traceMessage(t *trace.Tracer, dir vmbus.Direction, m vmbus.Message, payload
 func traceReceived(t *trace.Tracer, dir vmbus.Direction, payload []byte, n vmbus.Negotiated) {
 	m, _, err := vmbus.ParseFrom(dir, payload, n)
 	if err != nil {
-		t.Emit(trace.Event{Dir: dir.String(), Name: "malformed", Raw: payload})
+		t.Emit(trace.Event{Dir: dir.String(), Name: "malformed", Raw: slices.Clone(payload)})
 		return
 	}
 	traceMessage(t, dir, m, payload)

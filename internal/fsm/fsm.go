@@ -27,11 +27,21 @@ type Table[S, E comparable] struct {
 // Next returns the state after event e in state s, or an *EdgeError when the
 // table has no such edge.
 func (t *Table[S, E]) Next(s S, e E) (S, error) {
-	to, ok := t.Edges[Edge[S, E]{s, e}]
+	to, ok := t.To(s, e)
 	if !ok {
 		return s, &EdgeError{Machine: t.Name, State: fmt.Sprint(s), Event: fmt.Sprint(e)}
 	}
 	return to, nil
+}
+
+// To is Next for callers to whom an absent edge is nothing to report: it returns
+// s and false then.
+func (t *Table[S, E]) To(s S, e E) (S, bool) {
+	to, ok := t.Edges[Edge[S, E]{s, e}]
+	if !ok {
+		return s, false
+	}
+	return to, true
 }
 
 // An EdgeError reports an event that is illegal in the current state. Whose

@@ -41,7 +41,10 @@ func writeSlot(page *guestmem.Page, sint uint8, payload []byte) {
 	page.Store32(base+slotSizeFlags, uint32(len(payload))) // flags and reserved: zero
 	page.Store64(base+slotSender, 0)
 	for off := 0; off < MaxPayloadBytes && !(putback.On(putback.GC07) && off >= len(payload)); off += 8 {
-		page.Store64(base+slotPayload+off, binary.LittleEndian.Uint64(padded[off:]))
+		word := binary.LittleEndian.Uint64(padded[off:])
+		if page.Load64(base+slotPayload+off) != word { // most are zero as before, and a load is cheaper
+			page.Store64(base+slotPayload+off, word)
+		}
 	}
 	page.Store32(base+slotType, MessageTypeVMBus)
 }
