@@ -27,6 +27,7 @@ func TestCatalogue(t *testing.T) {
 		{"GC-11", testStatsAfterClose},
 		{"GC-18", testViewAfterRescind},
 		{"RG-02", testReadLeavesPendingSizeAlone},
+		{"RG-06", testPeerDoesNotSignalSpace},
 		{"RG-08", testDetachTwice},
 		{"HV-05", testRescindAtEachStepOfTheOpen},
 		{"HV-07", testDialWithoutBus},
@@ -87,6 +88,25 @@ func testReadLeavesPendingSizeAlone(t *testing.T) {
 		}()
 		synctest.Wait()
 		mustRead(t, p.a, "question")
+		got, err := io.ReadAll(p.b) // or everybody sleeps, for ever
+		require.NoError(t, err)
+		require.Equal(t, sent, got)
+	})
+}
+
+// RG-06: the peer drains its ring and never signals the space that a Write waits
+// for. A connection that was told so looks again by a timer, and all arrives.
+func testPeerDoesNotSignalSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, pairOptions{})
+		defer p.close()
+		p.a.link.options.recheck = true
+		p.b.link.signal = func() {}
+		sent := pattern(200_000)
+		go func() {
+			_, _ = p.a.Write(sent)
+			_ = p.a.CloseWrite()
+		}()
 		got, err := io.ReadAll(p.b) // or everybody sleeps, for ever
 		require.NoError(t, err)
 		require.Equal(t, sent, got)

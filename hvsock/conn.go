@@ -47,6 +47,7 @@ type connOptions struct {
 	noHalfClose    bool   // CloseWrite sends no FIN
 	keepsUnread    bool   // CloseRead does not discard
 	onePacketReads bool   // a Read stops at the end of a packet
+	recheck        bool   // the peer may not signal the space a Write waits for
 	// buffer takes memory for a transfer, and gives it back when release is
 	// called; nil needs none.
 	buffer func() (release func(), ok bool)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/internal/putback"
@@ -13,6 +14,10 @@ import (
 // writeYields is how often a writer lets others run before it sleeps, if that
 // gains it no space.
 const writeYields = 2
+
+// recheckPause is how long a Write waits for the signal of a peer that may not
+// send one.
+const recheckPause = 10 * time.Millisecond
 
 // Write puts all of p into the ring, waiting for space as often as it must, or
 // returns how much it has put there and an error. Bytes that were written arrive
@@ -113,6 +118,9 @@ func (c *Conn) awaitSpace() {
 	h := &c.out
 	h.sleeping.Store(true)
 	if c.writer.Wait() {
+		if c.link.options.recheck && !putback.On(putback.RG06) {
+			defer c.link.clock.AfterFunc(recheckPause, h.wake).Stop()
+		}
 		h.sleep()
 	} else {
 		h.sleeping.Store(false)

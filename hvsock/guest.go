@@ -39,6 +39,11 @@ type GuestOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Recheck is for a host that does not honour the pending send size as it
+	// promises, which is known of very old ones: it is signalled whenever any space
+	// was freed, and a Write that waits for space looks again every 10 ms. The
+	// default is the strict rule (faults.md RG-06).
+	Recheck bool
 	// SiloParent says what Parent means in a container.
 	SiloParent SiloParent
 	// Clock is the time; nil is the system's.
@@ -332,6 +337,7 @@ func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUI
 
 // Opened makes the connection usable: the dialer or the listener gets it.
 func (k *guestSocket) Opened(ch *live.GuestChannel) {
+	ch.In.SignalOnAnyFree(k.stack.opts.Recheck)
 	conn := newConn(k.local, k.remote, link{
 		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out, k.stack.opts.Profile.ChunkBytes),
 		inPages: ch.InPages, outPages: ch.OutPages,

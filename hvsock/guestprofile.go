@@ -84,6 +84,7 @@ const bufferPages = 1
 // connOptions are those of the guest's connections.
 func (s *GuestStack) connOptions() connOptions {
 	o := s.opts.Profile.connOptions()
+	o.recheck = s.opts.Recheck
 	if heap := s.opts.Memory; heap != nil && s.opts.Profile.BuffersWhileMoving {
 		o.buffer = func() (release func(), ok bool) {
 			block, err := heap.Alloc(bufferPages)

@@ -25,6 +25,8 @@ type HostOptions struct {
 	Backlog int
 	// Seed makes ports and endpoint ids repeatable; 0 means random.
 	Seed uint64
+	// Recheck is GuestOptions.Recheck for guests like that.
+	Recheck bool
 	// Services are the registered services (GuestCommunicationServices), with
 	// their permissions; nil means that there are none.
 	Services *registry.Registry
@@ -261,10 +263,12 @@ func (g *HostGuest) Requested(r endpoint.SocketRequested) {
 
 // Open makes the connection usable: the dialer or the listener gets it.
 func (k *hostSocket) Open(ch *live.HostChannel) error {
+	ch.In.SignalOnAnyFree(k.guest.stack.opts.Recheck)
 	conn := newConn(k.local, k.remote, link{
 		in: channel.NewPipeReader(ch.In), out: newPipeWriter(ch.Out, 0),
 		inPages: ch.InPages, outPages: ch.OutPages,
 		signal: ch.Signal, events: k.event, clock: k.guest.stack.opts.Clock,
+		options: connOptions{recheck: k.guest.stack.opts.Recheck},
 	})
 	k.mu.Lock()
 	legal := k.moveLocked(hostGuestOpens)

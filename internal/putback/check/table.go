@@ -90,7 +90,7 @@ var rows = []row{
 	in(putback.RG03, "ringbuffer"),
 	in(putback.RG04, "ringbuffer"),
 	in(putback.RG05, "ringbuffer"),
-	in(putback.RG06, "ringbuffer"),
+	in(putback.RG06, "ringbuffer", "hvsock"),
 	in(putback.RG07, "ringbuffer"),
 	in(putback.RG08, "hvsock"),
 	in(putback.RG09, "ringbuffer"),
