@@ -146,7 +146,9 @@ func TestUseTwicePanics(t *testing.T) {
 }
 
 // The rows of hvsock.md 2.7 (bind and connect), and a KVM host's CIDs.
-func TestContextIDs(t *testing.T) {
+func TestContextIDs(t *testing.T) { synctest.Test(t, testContextIDs) }
+
+func testContextIDs(t *testing.T) {
 	host, guest := newPair(t)
 	const unknown = 77
 	for _, c := range []struct {

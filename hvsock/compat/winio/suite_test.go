@@ -81,7 +81,7 @@ func TestConformance(t *testing.T) {
 // An HvsockConn is a net.Conn by the standards of package net.
 func TestNettest(t *testing.T) {
 	host, guest, vmid := newPair(t)
-	for i, r := range roles(host, guest, vmid) {
+	for i, r := range roles(host, guest, vmid)[:2] { // the others differ in their addresses only
 		t.Run(r.name, func(t *testing.T) {
 			service := winio.VsockServiceID(uint32(10_000 + i))
 			l, err := r.on.ListenHvsock(&winio.HvsockAddr{VMID: r.bind, ServiceID: service})
