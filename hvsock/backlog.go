@@ -32,6 +32,9 @@ type Listener struct {
 	reserved int // places promised to connections that are not open yet
 	closed   bool
 	deadline deadline
+
+	sockopts optionSet
+	family   OptionFamily // set before anybody has the listener
 }
 
 // newListener makes a listener that calls onClose, if not nil, when it is
@@ -212,6 +215,7 @@ func (l *Listener) push(c *Conn) bool {
 	if l.closed && !putback.On(putback.SS05) {
 		return false
 	}
+	c.sockopts.inherit(&l.sockopts)
 	l.queue = append(l.queue, c)
 	l.changed.Signal()
 	return true

@@ -354,7 +354,7 @@ func testLoopbackAfterTheEnd(t *testing.T) {
 // meant for it takes its place: it has no place any more, and takes no connection
 // that it had promised one.
 func testLookupThenClose(t *testing.T) {
-	table := newListenerTable(portAllocator{rnd: newRandom(1)}, live.SystemClock())
+	table := newListenerTable(portAllocator{rnd: newRandom(1)}, live.SystemClock(), AllOptions)
 	service := uuid.UUID{7}
 	_, err := table.open(Addr{Wildcard, service}, 2)
 	require.NoError(t, err)

@@ -48,6 +48,7 @@ type connOptions struct {
 	keepsUnread    bool   // CloseRead does not discard
 	onePacketReads bool   // a Read stops at the end of a packet
 	recheck        bool   // the peer may not signal the space a Write waits for
+	family         OptionFamily
 	// buffer takes memory for a transfer, and gives it back when release is
 	// called; nil needs none.
 	buffer func() (release func(), ok bool)
@@ -104,7 +105,8 @@ type Conn struct {
 	marks      atomic.Uint32
 	reported   atomic.Uint32 // bit per connEvent
 
-	file atomic.Pointer[connFile] // set by File
+	file     atomic.Pointer[connFile] // set by File
+	sockopts optionSet
 }
 
 // What report decides from.

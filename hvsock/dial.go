@@ -26,6 +26,10 @@ func newPipeWriter(w *ringbuffer.Writer, chunkBytes int) *channel.PipeWriter {
 
 // dialOptions are what a dialer may ask for besides the address.
 type dialOptions struct {
+	timeout              time.Duration // 0: what the profile says
+	highVTL              bool          // HVSOCKET_HIGH_VTL
+	sendBytes, recvBytes int64         // hints for the rings; 0: what the profile says
+
 	passthru bool // HVSOCKET_CONTAINER_PASSTHRU: Parent is the VM's host, whatever SiloParent says
 }
 

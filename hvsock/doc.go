@@ -17,6 +17,8 @@
 //   - backlog.go, listeners.go, ports.go: listeners, and automatic ports.
 //   - reach.go: who reaches whom, as tables; guestreach.go, hostreach.go and
 //     container.go: dialing and listening by them.
+//   - profile.go, guestprofile.go: how kinds of guests differ.
+//   - options.go, optioncalls.go: socket options; [Dialer] dials with them.
 //   - machine.go: a socket's life as two transition tables, guest and host.
 //   - guest.go, host.go: [GuestStack] and [HostStack] drive those tables over the
 //     buses of package live.

@@ -87,7 +87,7 @@ func NewGuestStack(opts GuestOptions) *GuestStack {
 	names := portAllocator{rnd: rnd, down: opts.Profile.PortsDown, guids: opts.Profile.GUIDEndpoints}
 	return &GuestStack{
 		opts:    opts,
-		root:    site{inVM, opts.VMID, newListenerTable(names, opts.Clock)},
+		root:    site{inVM, opts.VMID, newListenerTable(names, opts.Clock, opts.Profile.Options)},
 		rnd:     rnd,
 		names:   names,
 		local:   newLoopback(cmp.Or(opts.RingPages, channel.DefaultRingPages), opts.Clock, rnd),
@@ -110,6 +110,8 @@ type guestSocket struct {
 	endpoint      uuid.UUID // set for dials: the local port in use
 	serial        uint64    // in the order in which they began
 	listener      *Listener // set for accepts
+
+	sendBytes, recvBytes int64 // buffers asked for, or 0
 
 	mu      sync.Mutex
 	state   guestState
@@ -295,7 +297,7 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	k.mu.Lock()
 	k.channel = o.Channel
 	k.mu.Unlock()
-	send, recv := s.opts.Profile.ringPages(s.bus.Version(), k.done == nil)
+	send, recv := s.opts.Profile.ringPages(s.bus.Version(), k.done == nil, k.sendBytes, k.recvBytes)
 	s.bus.OpenOffer(o, live.RingOptions{ToHostPages: send, ToGuestPages: recv}, k)
 }
 
@@ -322,6 +324,7 @@ func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUI
 	}
 	p := s.opts.Profile
 	k := &guestSocket{stack: s, site: to, listener: l, local: Addr{s.ownVMID(to), service}, remote: Addr{Parent, p.remoteService(ep)}}
+	k.sendBytes, k.recvBytes = l.sockopts.ringHints()
 	k.move(guestAccepts)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -73,14 +73,14 @@ func (s *GuestStack) dialFrom(ctx context.Context, from *site, addr Addr, o dial
 			listener: child.listener(addr.ServiceID, fromSiloHost, uuid.UUID{}, parent),
 		})
 	case toVMHost:
-		return s.dialHost(ctx, from, addr)
+		return s.dialHost(ctx, from, addr, o)
 	}
 	return nil, dialError(Addr{}, addr, s.opts.Profile.unreachable())
 }
 
 // dialHost dials over VMBus. From a container that needs a version that can say
 // which container it is.
-func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr) (*Conn, error) {
+func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr, o dialOptions) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))
 	}
@@ -92,8 +92,9 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr) (*Conn
 	if err != nil {
 		return nil, dialError(Addr{}, addr, err)
 	}
+	k.sendBytes, k.recvBytes = o.sendBytes, o.recvBytes
 	k.request()
-	conn, err := await(ctx, s.opts.Profile.connectTimeout(), result, func() bool { return s.giveUp(k) })
+	conn, err := await(ctx, cmp.Or(o.timeout, s.opts.Profile.connectTimeout()), result, func() bool { return s.giveUp(k) })
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
@@ -119,7 +120,7 @@ func (s *GuestStack) offerSite(data vmbus.HVSockUserData) *site {
 // profile without containers EOPNOTSUPP. The host must learn of it as well: HostGuest.AddContainer.
 func (s *GuestStack) NewContainer(id uuid.UUID) (*Container, error) {
 	c := &Container{stack: s, backlog: s.opts.Backlog,
-		site: site{inVMSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock)}}
+		site: site{inVMSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock, s.opts.Profile.Options)}}
 	if s.opts.Profile.NoSilos {
 		return nil, syscall.EOPNOTSUPP
 	}

@@ -71,7 +71,7 @@ func NewHostStack(opts HostOptions) *HostStack {
 	rnd := newRandom(opts.Seed)
 	s := &HostStack{
 		opts:     opts,
-		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd: rnd}, opts.Clock)},
+		root:     site{inHost, uuid.UUID{}, newListenerTable(portAllocator{rnd: rnd}, opts.Clock, AllOptions)},
 		rnd:      rnd,
 		local:    newLoopback(channel.DefaultRingPages, opts.Clock, rnd),
 		guests:   map[uuid.UUID]*HostGuest{},

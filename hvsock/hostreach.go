@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"syscall"
@@ -42,7 +43,7 @@ func (s *HostStack) DialContext(ctx context.Context, stream, address string) (ne
 // dialProfile: the host is a Windows host, and does what is best.
 func (s *HostStack) dialProfile() Profile { return Profile{} }
 
-func (s *HostStack) dialFrom(ctx context.Context, from *site, addr Addr, _ dialOptions) (*Conn, error) {
+func (s *HostStack) dialFrom(ctx context.Context, from *site, addr Addr, o dialOptions) (*Conn, error) {
 	var child *Container
 	if from == &s.root {
 		child = s.containers.find(addr.VMID)
@@ -67,18 +68,18 @@ func (s *HostStack) dialFrom(ctx context.Context, from *site, addr Addr, _ dialO
 	if named(addr.VMID) || from != &s.root {
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
-	return s.dialGuest(ctx, addr)
+	return s.dialGuest(ctx, addr, o)
 }
 
 // dialGuest dials a guest, or a container of one, over VMBus.
-func (s *HostStack) dialGuest(ctx context.Context, addr Addr) (*Conn, error) {
+func (s *HostStack) dialGuest(ctx context.Context, addr Addr, o dialOptions) (*Conn, error) {
 	s.mu.Lock()
 	g, silo := s.guests[addr.VMID], uuid.UUID{}
 	if g == nil {
 		g, silo = s.silos[addr.VMID], addr.VMID
 	}
 	s.mu.Unlock()
-	if g == nil {
+	if g == nil || o.highVTL { // no guest here has a VTL 2
 		return nil, dialError(Addr{}, addr, syscall.EHOSTUNREACH)
 	}
 	if err := s.opts.Services.MayConnect(s.question(addr.ServiceID)); err != nil {
@@ -93,7 +94,7 @@ func (s *HostStack) dialGuest(ctx context.Context, addr Addr) (*Conn, error) {
 		return nil, dialError(Addr{}, addr, err)
 	}
 	k.offer()
-	conn, err := await(ctx, defaultDialTimeout, result, k.giveUp)
+	conn, err := await(ctx, cmp.Or(o.timeout, defaultDialTimeout), result, k.giveUp)
 	if err != nil {
 		return nil, dialError(k.local, addr, err)
 	}
@@ -112,7 +113,7 @@ func (s *HostStack) NewContainer(id uuid.UUID) (*Container, error) {
 		return nil, syscall.EADDRINUSE
 	}
 	c := &Container{stack: s, backlog: s.opts.Backlog,
-		site: site{inHostSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock)}}
+		site: site{inHostSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock, AllOptions)}}
 	if err := s.containers.add(c); err != nil {
 		return nil, err
 	}

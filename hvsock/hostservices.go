@@ -1,7 +1,9 @@
 package hvsock
 
 import (
+	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"syscall"
 
@@ -21,24 +23,42 @@ func (s *HostStack) serviceChanged(changed registry.Service) {
 	if !changed.Disabled {
 		return
 	}
-	var all []*hostSocket
+	var all []*HostGuest
 	s.mu.Lock()
 	for _, g := range s.guests {
-		g.mu.Lock()
-		for k := range g.sockets {
-			if k.service() == changed.ID {
-				all = append(all, k)
-			}
-		}
-		g.mu.Unlock()
+		all = append(all, g)
 	}
 	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b *hostSocket) int { return cmp.Compare(a.serial, b.serial) })
+	slices.SortFunc(all, func(a, b *HostGuest) int { return bytes.Compare(a.vmid[:], b.vmid[:]) })
+	for _, g := range all {
+		g.cutOff(func(k *hostSocket) bool { return k.service() == changed.ID })
+	}
+}
+
+// Suspend is what a pause of the guest does to the host's ends of connections:
+// they are cut off, except where ConnectedSuspend is set (hvsock.md 11).
+// Listeners stay, and so do offers that the guest has not opened.
+func (g *HostGuest) Suspend() {
+	g.cutOff(func(k *hostSocket) bool {
+		c := k.conn.Load()
+		return c != nil && !c.sockopts.flag(ConnectedSuspend)
+	})
+}
+
+// cutOff ends those of the guest's connections that are chosen, in the order in
+// which they began.
+func (g *HostGuest) cutOff(chosen func(*hostSocket) bool) {
+	g.mu.Lock()
+	all := slices.SortedFunc(maps.Keys(g.sockets), func(a, b *hostSocket) int { return cmp.Compare(a.serial, b.serial) })
+	g.mu.Unlock()
 	for _, k := range all {
+		if !chosen(k) {
+			continue
+		}
 		if c := k.conn.Load(); c != nil {
 			c.detach(detachReset)
 		}
-		k.end(hostDisabled, syscall.ECONNREFUSED)
+		k.end(hostCutsOff, syscall.ECONNREFUSED)
 	}
 }
 

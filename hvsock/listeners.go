@@ -17,11 +17,12 @@ type listenerTable struct {
 	closed bool
 	byKey  map[Addr]*Listener
 	names  portAllocator
+	family OptionFamily // of its listeners' options
 	clock  live.Clock
 }
 
-func newListenerTable(names portAllocator, clock live.Clock) *listenerTable {
-	return &listenerTable{byKey: map[Addr]*Listener{}, names: names, clock: clock}
+func newListenerTable(names portAllocator, clock live.Clock, family OptionFamily) *listenerTable {
+	return &listenerTable{byKey: map[Addr]*Listener{}, names: names, clock: clock, family: family}
 }
 
 // open is listen with the errors of net.
@@ -54,6 +55,7 @@ func (r *listenerTable) listen(addr Addr, backlog int) (*Listener, error) {
 		return nil, syscall.EADDRNOTAVAIL
 	}
 	l := newListener(addr, backlog, r.clock, func() { r.remove(addr) })
+	l.family = r.family
 	r.byKey[addr] = l
 	return l, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func testListeners() *listenerTable {
-	return newListenerTable(portAllocator{rnd: newRandom(1)}, live.SystemClock())
+	return newListenerTable(portAllocator{rnd: newRandom(1)}, live.SystemClock(), AllOptions)
 }
 
 // hvsock.md 4: one listener per (VM id, service), a specific bind wins.

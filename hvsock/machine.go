@@ -93,12 +93,12 @@ const (
 	hostLateData              // data after the application closed, or a corrupt ring
 	hostGuestCloses           // CloseChannel, unload or reset
 	hostLingerEnds            // the guest did not finish in time
-	hostDisabled              // an administrator has disabled the service
+	hostCutsOff               // the service was disabled, or the guest paused
 	hostReleased              // the host has forgotten the offer
 )
 
 func (e hostEvent) String() string {
-	return [...]string{"Offers", "GuestOpens", "GivesUp", "AppCloses", "BothEnded", "LateData", "GuestCloses", "LingerEnds", "Disabled", "Released"}[e]
+	return [...]string{"Offers", "GuestOpens", "GivesUp", "AppCloses", "BothEnded", "LateData", "GuestCloses", "LingerEnds", "CutsOff", "Released"}[e]
 }
 
 // hostTransitions is the socket in the host. Whatever ends it, the channel ends
@@ -107,25 +107,25 @@ var hostTransitions = fsm.Table[hostState, hostEvent]{
 	Name:   "host socket",
 	States: []hostState{hostIdle, hostOffered, hostOpen, hostLingering, hostRevoked, hostGone},
 	Events: []hostEvent{hostOffers, hostGuestOpens, hostGivesUp, hostAppCloses, hostBothEnded, hostLateData,
-		hostGuestCloses, hostLingerEnds, hostDisabled, hostReleased},
+		hostGuestCloses, hostLingerEnds, hostCutsOff, hostReleased},
 	Edges: map[fsm.Edge[hostState, hostEvent]]hostState{
 		{From: hostIdle, On: hostOffers}:           hostOffered,
 		{From: hostOffered, On: hostGuestOpens}:    hostOpen,
 		{From: hostOffered, On: hostGivesUp}:       hostRevoked,
 		{From: hostOffered, On: hostGuestCloses}:   hostRevoked,
-		{From: hostOffered, On: hostDisabled}:      hostRevoked,
+		{From: hostOffered, On: hostCutsOff}:       hostRevoked,
 		{From: hostOffered, On: hostReleased}:      hostGone,
 		{From: hostOpen, On: hostAppCloses}:        hostLingering,
 		{From: hostOpen, On: hostBothEnded}:        hostRevoked,
 		{From: hostOpen, On: hostLateData}:         hostRevoked,
 		{From: hostOpen, On: hostGuestCloses}:      hostRevoked,
-		{From: hostOpen, On: hostDisabled}:         hostRevoked,
+		{From: hostOpen, On: hostCutsOff}:          hostRevoked,
 		{From: hostOpen, On: hostReleased}:         hostGone,
 		{From: hostLingering, On: hostBothEnded}:   hostRevoked,
 		{From: hostLingering, On: hostLateData}:    hostRevoked,
 		{From: hostLingering, On: hostGuestCloses}: hostRevoked,
 		{From: hostLingering, On: hostLingerEnds}:  hostRevoked,
-		{From: hostLingering, On: hostDisabled}:    hostRevoked,
+		{From: hostLingering, On: hostCutsOff}:     hostRevoked,
 		{From: hostLingering, On: hostReleased}:    hostGone,
 		{From: hostRevoked, On: hostReleased}:      hostGone,
 	},

@@ -68,6 +68,11 @@ type Profile struct {
 	// own. One more is ENOMEM to a dial, and an ignored offer.
 	MaxSockets int
 
+	// Options are the socket options that the guest knows.
+	Options OptionFamily
+	// DialHintsLost: SendBuffer and RecvBuffer of a dialer have no effect, since
+	// connect sets them anew; a listener's have (6, an inference).
+	DialHintsLost bool
 	// Rings are the sizes of the rings that the guest opens.
 	Rings RingSizes
 	// ChunkBytes is the most data bytes in one packet; 0 means 4088 (6).
@@ -156,6 +161,8 @@ var Linux = Profile{
 	OnePacketReads: true,
 	KeepsUnread:    true,
 	CutOff:         CutOffEOF,
+	Options:        VSockOptions,
+	DialHintsLost:  true,
 }
 
 // FreeBSD is a FreeBSD guest (AF_HYPERV, a port and nothing else). Its writers
@@ -180,6 +187,7 @@ var FreeBSD = Profile{
 	NoHalfClose:  true,
 	CutOff:       CutOffPipe,
 	ClosesAtOnce: true,
+	Options:      SocketOptions,
 }
 
 // Windows is a Windows guest. The size of its rings is not known; they are
@@ -188,6 +196,7 @@ var Windows = Profile{
 	Name:          "Windows",
 	GUIDEndpoints: true,
 	ChunkBytes:    channel.MaxPipeBytes,
+	Options:       HyperVOptions,
 }
 
 // AFHyperV2016 is the address family that Linux' hv_sock was to be at first:
@@ -212,6 +221,7 @@ var AFHyperV2016 = Profile{
 	Rings:              RingSizes{SendPages: 5},
 	BuffersWhileMoving: true,
 	CutOff:             CutOffEOF,
+	Options:            SocketOptions,
 }
 
 // Profiles are all that exist, the best behaviour first.
@@ -226,8 +236,9 @@ func (p Profile) connectTimeout() time.Duration {
 	return p.ConnectTimeout
 }
 
-// ringPages are the sizes of the rings of a connection on a bus of version v.
-func (p Profile) ringPages(v vmbus.Version, accepted bool) (send, recv int) {
+// ringPages are the sizes of the rings of a connection on a bus of version v, for
+// buffers of so many bytes, if not 0.
+func (p Profile) ringPages(v vmbus.Version, accepted bool, sendBytes, recvBytes int64) (send, recv int) {
 	orElse := func(pages, other int) int {
 		if pages == 0 {
 			return other
@@ -242,6 +253,9 @@ func (p Profile) ringPages(v vmbus.Version, accepted bool) (send, recv int) {
 	recv = orElse(p.Rings.RecvPages, send)
 	if accepted && p.Rings.AcceptedPages != 0 {
 		send, recv = p.Rings.AcceptedPages, p.Rings.AcceptedPages
+	}
+	if accepted || !p.DialHintsLost {
+		send, recv = ringPagesFor(sendBytes, send), ringPagesFor(recvBytes, recv)
 	}
 	if v < vmbus.Win10V5 && p.Rings.OldPages != 0 {
 		send, recv = p.Rings.OldPages, p.Rings.OldPages
@@ -261,5 +275,6 @@ func (p Profile) unreachable() error {
 func (p Profile) connOptions() connOptions {
 	return connOptions{
 		cutOff: p.CutOff, noHalfClose: p.NoHalfClose, keepsUnread: p.KeepsUnread, onePacketReads: p.OnePacketReads,
+		family: p.Options,
 	}
 }

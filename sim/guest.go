@@ -172,6 +172,9 @@ func (g *Guest) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error
 	return g.sockets.Dial(ctx, addr)
 }
 
+// Dialer returns a Dialer, which dials with socket options.
+func (g *Guest) Dialer() *hvsock.Dialer { return g.sockets.Dialer() }
+
 // DialContext is Dial for http.Transport and gRPC: see Host.DialContext.
 func (g *Guest) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return g.sockets.DialContext(ctx, network, address)

@@ -126,6 +126,9 @@ func (h *Host) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error)
 	return h.sockets.Dial(ctx, addr)
 }
 
+// Dialer returns a Dialer, which dials with socket options.
+func (h *Host) Dialer() *hvsock.Dialer { return h.sockets.Dialer() }
+
 // HandleRequests has fn called for each connection that a guest asks for and no
 // listener serves, until stop is called: see hvsock.HostStack.HandleRequests.
 func (h *Host) HandleRequests(vmid uuid.UUID, fn func(*hvsock.Request)) (stop func(), err error) {
