@@ -46,6 +46,9 @@ type GuestOptions struct {
 	// ShortSocketRequest sends the 40-byte TLConnectRequest at every version, as
 	// Linux does (vmbus-control.md 12, row 26).
 	ShortSocketRequest bool
+	// Observe, if not nil, is told of everything that crosses the edge of the
+	// core. It runs inside the call and must not call the core.
+	Observe func(Event)
 }
 
 // An OpenParams is what a driver opens a channel with.
@@ -125,7 +128,11 @@ func (g *Guest) Negotiated() vmbus.Negotiated { return g.negotiated }
 func (g *Guest) NextMessage() (Posting, bool) { return g.out.peek() }
 
 // MessageSent removes what NextMessage returned.
-func (g *Guest) MessageSent() { g.out.pop() }
+func (g *Guest) MessageSent() {
+	if m, ok := g.out.pop(); ok && g.opts.Observe != nil {
+		g.observe(MessageLeft{Message: m.Message, Payload: m.Payload, Port: m.Port})
+	}
+}
 
 // PostFailed says the host's hypervisor refused what NextMessage returned for
 // good. A refused contact counts as a refused version; anything else ends the
@@ -144,7 +151,13 @@ func (g *Guest) PostFailed(err error) {
 }
 
 // Next returns the oldest action and removes it.
-func (g *Guest) Next() (Action, bool) { return g.actions.pop() }
+func (g *Guest) Next() (Action, bool) {
+	a, ok := g.actions.pop()
+	if ok && g.opts.Observe != nil {
+		g.observe(ActionTaken{a})
+	}
+	return a, ok
+}
 
 // ActionPending reports whether Next has an action.
 func (g *Guest) ActionPending() bool { return g.actions.len() > 0 }
@@ -223,6 +236,15 @@ func (e *VersionError) Error() string {
 // Receive handles one message of the host. An error says why it was dropped. A
 // host that contradicts the guest's own tables ends the connection in order.
 func (g *Guest) Receive(payload []byte) error {
+	err := g.receive(payload)
+	if g.opts.Observe == nil {
+		return err
+	}
+	g.observe(MessageReceived{Payload: payload, Err: err})
+	return err
+}
+
+func (g *Guest) receive(payload []byte) error {
 	n := g.negotiated
 	if g.state == GuestConnecting && len(g.versions) > 0 {
 		n = vmbus.Negotiated{Version: g.versions[0], Features: vmbus.AllFeatures}
@@ -404,7 +426,7 @@ func (g *Guest) end(err error) {
 // endChannels tells the driver of every channel that it is over.
 func (g *Guest) endChannels() {
 	for _, id := range slices.Sorted(maps.Keys(g.channels)) {
-		if g.channels[id].survives() {
+		if g.channels[id].survives() || g.channels[id].item.Rescinded() { // the rescind has told the driver
 			continue
 		}
 		switch g.channels[id].state {

@@ -78,9 +78,12 @@ func (g *Guest) rescind(id vmbus.ChannelID) error {
 	}
 	c := g.channels[id]
 	was := c.state
-	_ = c.move(channel.Rescinds) // legal in every state
-	g.emit(OfferRescinded{id})
-	if (was == channel.Sharing || was == channel.GuestOpening) && !putback.On(putback.GC01) {
+	_ = c.move(channel.Rescinds)      // legal in every state
+	told := g.state == GuestUnloading // the unload told every driver that it is over
+	if !told {
+		g.emit(OfferRescinded{id})
+	}
+	if !told && (was == channel.Sharing || was == channel.GuestOpening) && !putback.On(putback.GC01) {
 		g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
 	}
 	if was == channel.GuestOpening || was == channel.Dropping || was == channel.Unreserving {
@@ -111,6 +114,7 @@ func (g *Guest) Open(id vmbus.ChannelID, p OpenParams) error {
 	if err := c.move(channel.Opens); err != nil {
 		return callerError(err)
 	}
+	g.observe(OpenAsked{id})
 	g.nextGPADL++
 	c.ring, c.open = ring, p
 	g.rings[ring] = c

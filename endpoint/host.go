@@ -33,6 +33,9 @@ type HostOptions struct {
 	// ParentToChild and ChildToParent are monitor pages this host supplies, as
 	// guest physical addresses; it then grants ServerMonitorPages. Both or none.
 	ParentToChild, ChildToParent uint64
+	// Observe, if not nil, is told of everything that crosses the edge of the
+	// core. It runs inside the call and must not call the core.
+	Observe func(Event)
 }
 
 // defaultFeatures is what a host grants that was told nothing else.
@@ -64,6 +67,8 @@ type Host struct {
 	lastToken Token
 	out       fifo[Outgoing]
 	later     fifo[later]
+	receiving bool             // ReceiveFrom is being observed
+	announced []OfferAnnounced // during it
 	actions   fifo[Action]
 }
 
@@ -153,12 +158,21 @@ func (h *Host) NextMessage() (Outgoing, bool) {
 
 // MessageSent removes what NextMessage returned.
 func (h *Host) MessageSent() {
-	h.out.pop()
+	m, ok := h.out.pop()
+	if ok && h.opts.Observe != nil {
+		h.observe(MessageLeft{Message: m.Message, Payload: m.Payload()})
+	}
 	h.refill()
 }
 
 // Next returns the oldest action and removes it.
-func (h *Host) Next() (Action, bool) { return h.actions.pop() }
+func (h *Host) Next() (Action, bool) {
+	a, ok := h.actions.pop()
+	if ok && h.opts.Observe != nil {
+		h.observe(ActionTaken{a})
+	}
+	return a, ok
+}
 
 // ActionPending reports whether Next has an action.
 func (h *Host) ActionPending() bool { return h.actions.len() > 0 }
@@ -215,6 +229,21 @@ func (h *Host) Receive(port uint32, payload []byte) error {
 
 // ReceiveFrom is Receive for a message from anywhere.
 func (h *Host) ReceiveFrom(from Source, payload []byte) error {
+	if h.opts.Observe == nil {
+		return h.receive(from, payload)
+	}
+	h.receiving = true
+	err := h.receive(from, payload)
+	h.receiving = false
+	h.observe(MessageReceived{From: from, Payload: payload, Err: err})
+	for _, a := range h.announced { // what the message caused comes after it
+		h.observe(a)
+	}
+	h.announced = nil
+	return err
+}
+
+func (h *Host) receive(from Source, payload []byte) error {
 	n := h.negotiated
 	if h.opts.Dialect.AnswerEveryUnload && n.Version == 0 {
 		n.Version = vmbus.V1 // where Unload begins
@@ -331,6 +360,7 @@ func (h *Host) Publish(o offers.Offer) (OfferID, error) {
 	c.id = h.lastOffer
 	c.stopped, c.held = false, nil // it is a new device
 	h.channels[c.id] = c
+	h.observe(OfferPublished{c.id, o})
 	if h.state == OffersSent && e.State() == offers.Hidden {
 		h.say(later{kind: laterOffer, channel: c})
 	}
@@ -354,6 +384,7 @@ func (h *Host) announce(c *hostChannel) {
 
 func (h *Host) sendOffer(c *hostChannel) {
 	e := c.entry
+	h.observeOffer(OfferAnnounced{c.id, e.ID})
 	h.send(&vmbus.OfferChannel{
 		Interface:     e.Interface,
 		Instance:      e.Instance,
@@ -419,6 +450,7 @@ func (h *Host) Revoke(id OfferID) error {
 			}
 		}
 	}
+	h.observe(OfferRevoked{id})
 	h.endModify(c)
 	h.cancel(c)
 	if err := c.move(channel.Withdrawn); err != nil {
@@ -427,6 +459,7 @@ func (h *Host) Revoke(id OfferID) error {
 	if c.entry.ID != 0 {
 		h.revokeGPADLs(c)
 	}
+	h.revokeOrphans(c)
 	if h.table.Revoke(c.entry) {
 		if h.connected() {
 			h.say(later{kind: laterRescind, id: c.entry.ID})

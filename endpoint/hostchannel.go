@@ -99,6 +99,7 @@ func (h *Host) refuseOpen(c *hostChannel, status uint32) {
 // negative NTSTATUS, refuses it.
 func (h *Host) OpenDone(t Token, status uint32) {
 	op := h.take(t)
+	h.answered(t, status, op)
 	if op == nil {
 		return
 	}
@@ -151,6 +152,7 @@ func (h *Host) closeDevice(c *hostChannel) {
 // CloseDone answers CloseDevice: the device no longer touches the rings.
 func (h *Host) CloseDone(t Token) {
 	op := h.take(t)
+	h.answered(t, vmbus.StatusSuccess, op)
 	if op == nil {
 		return
 	}

@@ -86,6 +86,7 @@ func (h *Host) gpadlCreated(ch vmbus.ChannelID, id vmbus.GPADLID, status uint32)
 // GPADLDone answers AddGPADL: status 0 accepts.
 func (h *Host) GPADLDone(t Token, status uint32) {
 	op := h.take(t)
+	h.answered(t, status, op)
 	if op == nil {
 		return
 	}
@@ -144,6 +145,7 @@ func (h *Host) dropGPADL(c *hostChannel, g *channel.GPADL) {
 // TeardownDone answers DropGPADL: the last access to the pages is over.
 func (h *Host) TeardownDone(t Token) {
 	op := h.take(t)
+	h.answered(t, vmbus.StatusSuccess, op)
 	if op == nil {
 		return
 	}
@@ -171,6 +173,17 @@ func (h *Host) revokeGPADLs(c *hostChannel) {
 			h.send(&vmbus.GPADLTorndown{GPADL: g.ID})
 		} else {
 			h.gpadlCreated(g.Channel, g.ID, vmbus.StatusFailure)
+		}
+	}
+}
+
+// revokeOrphans drops what the device of c was still to be asked about GPADLs of
+// a guest that has let go of the channel: the device is being removed
+// (vmbus-control.md 5.4).
+func (h *Host) revokeOrphans(c *hostChannel) {
+	for t, op := range h.tokens {
+		if op.channel == c && op.gpadl != nil && h.gpadls.Move(op.gpadl, channel.OfferRevoked) == nil {
+			delete(h.tokens, t)
 		}
 	}
 }

@@ -32,14 +32,17 @@ func (h *Host) retarget(c *hostChannel, vp uint32) {
 // the old VP any more.
 func (h *Host) ModifyDone(t Token, ok bool) {
 	op := h.take(t)
+	status := vmbus.StatusFailure
+	if ok {
+		status = vmbus.StatusSuccess
+	}
+	h.answered(t, status, op)
 	if op == nil {
 		return
 	}
 	c := op.channel
 	c.modify = 0
-	status := vmbus.StatusFailure
 	if ok {
-		status = vmbus.StatusSuccess
 		c.request.TargetVP = op.vp
 	}
 	h.modifyResult(c.entry.ID, status)

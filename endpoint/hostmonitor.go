@@ -49,6 +49,7 @@ func (h *Host) keepsMonitors(m vmbus.ModifyConnection) string {
 // vmbus.ConnectionOK, or why the pages are what they were.
 func (h *Host) RemapDone(t Token, state uint8) {
 	op := h.take(t)
+	h.answered(t, uint32(state), op)
 	if op == nil { // the guest has disconnected meanwhile
 		return
 	}

@@ -213,6 +213,7 @@ func (h *Host) restoreQueues(s *hostSnapshot) error {
 // Repeat emits once more whatever the driver and its devices have not answered,
 // under the same tokens: for a restored host whose devices are new.
 func (h *Host) Repeat() {
+	h.observe(DevicesReplaced{})
 	for _, c := range h.channels { // a new device holds nothing, and is asked everything once more
 		c.held = nil
 	}

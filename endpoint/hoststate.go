@@ -176,5 +176,6 @@ func (h *Host) ResetDone() {
 
 // Reset is a reset of the virtual machine. ResetFinished follows.
 func (h *Host) Reset() {
+	h.observe(MachineReset{})
 	h.disconnect(MachineResets, nextAction{kind: thenReset})
 }

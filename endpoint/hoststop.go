@@ -22,6 +22,7 @@ func (h *Host) StopDevice(id OfferID) error {
 		return fmt.Errorf("endpoint: offer %d is not published, or stopped already: %w", id, vmbus.ErrState)
 	}
 	c.stopped = true
+	h.observe(DeviceStopped{id})
 	return nil
 }
 
@@ -33,6 +34,7 @@ func (h *Host) StartDevice(id OfferID) error {
 		return fmt.Errorf("endpoint: offer %d is not published, or not stopped: %w", id, vmbus.ErrState)
 	}
 	c.stopped = false
+	h.observe(DeviceStarted{id})
 	for _, a := range c.held {
 		h.emit(a)
 	}

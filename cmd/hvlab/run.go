@@ -111,7 +111,8 @@ func (v *runVerb) runFile(ctx context.Context, o output, name string, keys *keyb
 			}
 		}
 		trace, err := do(b.Directive)
-		if err != nil {
+		if err != nil { // a mistake in the file, or a core that broke a promise
+			v.show(o.out, trace)
 			return false, err
 		}
 		traces = append(traces, trace)

@@ -203,7 +203,8 @@ func (w *World) postBytes(a *args) error {
 		if w.Host.Refuses(b) {
 			return errRefusedPost
 		}
-		return w.Host.Receive(port, b)
+		w.arrive(endpoint.Source{Port: port}, b)
+		return nil
 	})
 }
 

@@ -20,7 +20,7 @@ func (w *World) send(a *args) error {
 			w.log("the hypervisor refuses the post")
 			return nil
 		}
-		w.dropped("host", w.Host.ReceiveFrom(from, b))
+		w.arrive(from, b)
 	}
 	return nil
 }

@@ -20,7 +20,8 @@ type Runner struct {
 func NewRunner() *Runner { return &Runner{World: NewWorld()} }
 
 // Do carries out one directive and returns its trace. The error is a *Mistake of
-// the file; errors of the cores are lines of the trace.
+// the file, or a *invariant.Violation of a core, with the trace that shows it;
+// what the cores call errors are lines of the trace.
 func (r *Runner) Do(d Directive) (trace string, err error) {
 	if r.Prepare != nil {
 		r.Prepare(r.World)
@@ -48,10 +49,10 @@ func (r *Runner) Do(d Directive) (trace string, err error) {
 			return "", mistake(d.Line, "%v", err)
 		}
 	}
-	if quiet {
+	if quiet && w.Broken(!stop) == nil {
 		return "", nil
 	}
-	return w.Trace(), nil
+	return w.Trace(), w.Broken(!stop)
 }
 
 // A Result is a block and the trace it caused.
@@ -60,8 +61,8 @@ type Result struct {
 	Got string
 }
 
-// Run parses and runs a whole scenario. The error is a *Mistake; what was run
-// before it is returned too.
+// Run parses and runs a whole scenario. The error is that of Parse or of Runner.Do;
+// what was run before it is returned too.
 func Run(text string) ([]Result, error) {
 	f, err := Parse(text)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/invariant"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -31,10 +32,27 @@ type World struct {
 	Trusted    bool         // the guest's messages reach the host on a trusted path
 
 	trace   strings.Builder
-	toHost  []endpoint.Posting
+	rules   *rules
+	toHost  []arrival
 	toGuest [][]byte
 	asked   []endpoint.Action // device requests waiting for an answer
 	dialed  []endpoint.SocketRequested
+}
+
+// An arrival is a message of the guest that the host has not read yet.
+type arrival struct {
+	from    endpoint.Source
+	payload []byte
+}
+
+// arrive hands the host a message, or lets it wait behind the others: the host
+// reads none while one of its own cannot be delivered (vmbus-control.md 5.5).
+func (w *World) arrive(from endpoint.Source, payload []byte) {
+	if len(w.toHost) > 0 || !w.Host.WantsMessage() {
+		w.toHost = append(w.toHost, arrival{from, payload})
+		return
+	}
+	w.dropped("host", w.Host.ReceiveFrom(from, payload))
 }
 
 // NewWorld returns a world of two cores without options.
@@ -44,7 +62,31 @@ func NewWorld() *World {
 
 // NewWorldOf returns a world of two cores.
 func NewWorldOf(host endpoint.HostOptions, guest endpoint.GuestOptions) *World {
-	return &World{Host: endpoint.NewHost(host), Guest: endpoint.NewGuest(guest)}
+	r := &rules{host: invariant.NewHost(host), guest: invariant.NewGuest(guest)}
+	host.Observe, guest.Observe = r.host.Observe, r.guest.Observe
+	return &World{Host: endpoint.NewHost(host), Guest: endpoint.NewGuest(guest), rules: r}
+}
+
+// rules are the promises both cores are held to.
+type rules struct {
+	host  *invariant.Host
+	guest *invariant.Guest
+}
+
+// Broken returns the first promise of package invariant that a core has broken, or
+// nil. With atRest it also looks for answers that are still owed: when nothing
+// moves any more. A world that was not made by this package knows no rules.
+func (w *World) Broken(atRest bool) error {
+	if w.rules == nil {
+		return nil
+	}
+	if err := w.rules.guest.Err(); err != nil {
+		return err
+	}
+	if atRest && !w.Busy {
+		return w.rules.host.AtRest()
+	}
+	return w.rules.host.Err()
 }
 
 // Trace returns what has happened since the last directive.
@@ -106,7 +148,7 @@ func (w *World) post() bool {
 		}
 		w.Guest.MessageSent()
 		if !w.Mute {
-			w.toHost = append(w.toHost, m)
+			w.toHost = append(w.toHost, arrival{endpoint.Source{Port: m.Port, Trusted: w.Trusted}, m.Payload})
 		}
 		return true
 	}
@@ -124,7 +166,7 @@ func (w *World) receive() bool {
 	if len(w.toHost) > 0 && w.Host.WantsMessage() {
 		m := w.toHost[0]
 		w.toHost = w.toHost[1:]
-		w.dropped("host", w.Host.ReceiveFrom(endpoint.Source{Port: m.Port, Trusted: w.Trusted}, m.Payload))
+		w.dropped("host", w.Host.ReceiveFrom(m.from, m.payload))
 		return true
 	}
 	return false

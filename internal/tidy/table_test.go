@@ -27,8 +27,8 @@ var core = []string{uuidModule, syncModule}
 //	6  cmd/hvlab
 //	5  sim, hvsock/native, fuzz: worlds in which the protocol runs
 //	4  hvsock: sockets
-//	3  endpoint, endpoint/live, endpoint/script: the two ends of a bus, their
-//	   goroutines, their scenarios
+//	3  endpoint, endpoint/live, endpoint/script, endpoint/invariant: the two ends of
+//	   a bus, their goroutines, their scenarios, their promises
 //	2  offers, channel: lifetime of an offer, lifetime of an open channel
 //	1  ringbuffer: one ring over pages
 //	0  vmbus and its leaves: bytes, pages, the hypervisor's mail, traces
@@ -50,15 +50,16 @@ var layers = map[string]layer{
 
 	// The conformance suite is a test helper that other modules import, so it
 	// stands beside hvsock and may use test libraries.
-	"hvsock/hvsocktest": {floor: 4, beside: []string{"hvsock"}, modules: anyModule},
-	"hvsock":            {floor: 4, beside: []string{"hvsock/registry"}, modules: core},
-	"hvsock/registry":   {floor: 4, modules: core},
-	"endpoint/live":     {floor: 3, beside: []string{"endpoint"}, modules: core},
-	"endpoint/script":   {floor: 3, beside: []string{"endpoint"}, modules: core},
-	"endpoint":          {floor: 3, modules: core},
-	"offers":            {floor: 2, modules: core},
-	"channel":           {floor: 2, modules: core},
-	"ringbuffer":        {floor: 1, modules: core},
+	"hvsock/hvsocktest":  {floor: 4, beside: []string{"hvsock"}, modules: anyModule},
+	"hvsock":             {floor: 4, beside: []string{"hvsock/registry"}, modules: core},
+	"hvsock/registry":    {floor: 4, modules: core},
+	"endpoint/live":      {floor: 3, beside: []string{"endpoint"}, modules: core},
+	"endpoint/script":    {floor: 3, beside: []string{"endpoint", "endpoint/invariant"}, modules: core},
+	"endpoint/invariant": {floor: 3, beside: []string{"endpoint"}, modules: core},
+	"endpoint":           {floor: 3, modules: core},
+	"offers":             {floor: 2, modules: core},
+	"channel":            {floor: 2, modules: core},
+	"ringbuffer":         {floor: 1, modules: core},
 
 	// Message slots and event flags are guest pages, shared with a guest that
 	// writes to them at any time, so synic needs guestmem's atomic words; a second
@@ -99,7 +100,7 @@ var unsafeAllowed = map[string]string{
 // the same code runs under the live driver, the deterministic scheduler, a fuzzer
 // and a real kernel. ringbuffer is the data path and hvsock half driver; they are
 // not listed.
-var cores = []string{"vmbus", "offers", "channel", "endpoint", "endpoint/script"}
+var cores = []string{"vmbus", "offers", "channel", "endpoint", "endpoint/script", "endpoint/invariant"}
 
 // impure are the imports that a core must do without. Package time is not among
 // them, since a core takes the time as an argument; it must not ask for it.
