@@ -75,6 +75,7 @@ type begunDial struct {
 
 	mu    sync.Mutex
 	ended bool
+	told  bool       // done was called
 	timer live.Timer // nil before bound
 }
 
@@ -92,15 +93,30 @@ func (d *begunDial) bound(clock live.Clock, timeout time.Duration, giveUp func()
 func (d *begunDial) end(r dialResult) {
 	d.stop()
 	if r.err != nil {
-		d.done(nil, dialError(d.local, d.remote, r.err))
+		d.tell(nil, r.err)
 		return
 	}
-	d.done(r.conn, nil)
+	d.tell(r.conn, nil)
 }
 
 func (d *begunDial) abandon(err error) {
 	if d.giveUp() {
+		d.tell(nil, err)
+	}
+}
+
+// tell calls done, once: an open that was given up may fail later.
+func (d *begunDial) tell(c *Conn, err error) {
+	d.mu.Lock()
+	told := d.told
+	d.told = true
+	d.mu.Unlock()
+	switch {
+	case told:
+	case err != nil:
 		d.done(nil, dialError(d.local, d.remote, err))
+	default:
+		d.done(c, nil)
 	}
 }
 

@@ -75,11 +75,8 @@ func (w *World) doFault(s Step) {
 	case faultRescind:
 		w.actor = hostSide
 		id := vmbus.ChannelID(s.Arg)
-		if c := m.view.channels[id]; c != nil {
-			if p := w.apps.byEP[c.ep]; p != nil {
-				p.excuse("its channel was rescinded")
-			}
-		}
+		m.view.rescinds[id]++ // it takes effect later, maybe on the next offer under this id
+		m.view.excuse(id)
 		m.host.Rescind(id)
 	case faultReset:
 		m.die("was reset")

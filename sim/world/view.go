@@ -18,7 +18,8 @@ type view struct {
 	order    []*channelView    // with rings, in the order in which they were opened
 	ids      []vmbus.ChannelID // of channels, in the order of their offers
 	gpadls   map[vmbus.GPADLID]*gpadlView
-	toHost   []vmbus.Message // posted, not handled
+	rescinds map[vmbus.ChannelID]int // faults that have not shown
+	toHost   []vmbus.Message         // posted, not handled
 	toGuest  []vmbus.Message
 }
 
@@ -45,7 +46,16 @@ type gpadlView struct {
 }
 
 func newView(m *machine) *view {
-	return &view{m: m, channels: map[vmbus.ChannelID]*channelView{}, gpadls: map[vmbus.GPADLID]*gpadlView{}}
+	return &view{m: m, channels: map[vmbus.ChannelID]*channelView{}, gpadls: map[vmbus.GPADLID]*gpadlView{}, rescinds: map[vmbus.ChannelID]int{}}
+}
+
+// excuse excuses the connection over channel id.
+func (v *view) excuse(id vmbus.ChannelID) {
+	if c := v.channels[id]; c != nil {
+		if p := v.m.w.apps.byEP[c.ep]; p != nil {
+			p.excuse("its channel was rescinded")
+		}
+	}
 }
 
 // posted is told of a message that was put on its way.
@@ -174,6 +184,11 @@ func (v *view) fromHost(msg vmbus.Message) {
 			v.ids = append(v.ids, msg.Channel)
 		}
 		v.channels[msg.Channel] = c
+	case *vmbus.RescindChannelOffer:
+		if v.rescinds[msg.Channel] > 0 {
+			v.rescinds[msg.Channel]--
+			v.excuse(msg.Channel)
+		}
 	case *vmbus.OpenResult:
 		if c := v.channels[msg.Channel]; c != nil {
 			c.deaf = false
