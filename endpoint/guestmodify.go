@@ -32,6 +32,8 @@ func (g *Guest) ModifyChannel(id vmbus.ChannelID, vp uint32) error {
 	switch {
 	case g.negotiated.Version < vmbus.Win10RS3:
 		return fmt.Errorf("endpoint: VMBus %v has no ModifyChannel, 4.1 is needed: %w", g.negotiated.Version, vmbus.ErrState)
+	case g.state == GuestUnloading:
+		return fmt.Errorf("endpoint: the guest is unloading: %w", vmbus.ErrState)
 	case c == nil || !putback.On(putback.GC13) && (c.state != channel.GuestOpen || c.item.Rescinded()):
 		return fmt.Errorf("endpoint: channel %d is not open: %w", id, vmbus.ErrState)
 	case c.open.Reserved != nil || c.open.TargetVP == vmbus.NoInterrupt || vp == vmbus.NoInterrupt:

@@ -484,6 +484,22 @@ func (h *Host) OfferOf(id vmbus.ChannelID) (OfferID, bool) {
 	return h.byEntry[e].id, true
 }
 
+// SubChannels returns the sub-channels of a primary channel's offer that are not
+// revoked: Revoke of the primary revokes them first, so their devices must have
+// stopped too.
+func (h *Host) SubChannels(id OfferID) (subs []OfferID) {
+	c := h.channels[id]
+	if c == nil {
+		return nil
+	}
+	for _, e := range h.table.SubChannels(c.entry) {
+		if e.State() != offers.Revoked {
+			subs = append(subs, h.byEntry[e].id)
+		}
+	}
+	return subs
+}
+
 // cancel forgets the device operations of c, so that late answers are ignored.
 func (h *Host) cancel(c *hostChannel) {
 	if putback.On(putback.SS07) {

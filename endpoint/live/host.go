@@ -267,6 +267,11 @@ func (p *Offered) revoke() {
 	if p.id == 0 {
 		return
 	}
+	for _, sub := range p.host.core.SubChannels(p.id) { // they go with it
+		if s := p.host.offered[sub]; s != nil {
+			s.revoke()
+		}
+	}
 	p.host.closeDevice(p)
 	// The guest may have released the offer already: then it is gone.
 	_ = p.host.core.Revoke(p.id)

@@ -160,25 +160,27 @@ func (l *loop) stop() {
 	l.kick()
 }
 
-// run is the loop's goroutine.
+// run is the loop's goroutine. Every call that waits comes before the next
+// message: what a callback has asked for has happened by then. Calls that are made
+// meanwhile do not keep messages out.
 func (l *loop) run() {
 	defer close(l.done)
 	for {
-		switch {
-		case l.frozenNow():
-			<-l.wake
-		case l.callOne():
+		for n := l.waiting(); n > 0 && !l.frozenNow() && l.callOne(); n-- {
 			if !l.frozenNow() { // the call may have been freeze
 				l.settle()
-				l.machine.receiveOne()
 			}
-		case l.ended():
+		}
+		if l.frozenNow() {
+			<-l.wake
+			continue
+		}
+		if l.ended() {
 			return
-		default:
-			l.settle()
-			if !l.machine.receiveOne() {
-				<-l.wake
-			}
+		}
+		l.settle()
+		if !l.machine.receiveOne() {
+			<-l.wake
 		}
 	}
 }
@@ -212,8 +214,8 @@ func (l *loop) ended() bool {
 	return l.stopped && l.todo.len() == 0
 }
 
-func (l *loop) queued() bool {
+func (l *loop) waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.todo.len() > 0
+	return l.todo.len()
 }

@@ -19,7 +19,8 @@ const (
 	StepPost
 	// StepCall runs the oldest API call that waits for its turn.
 	StepCall
-	// StepReceive hands the core the oldest message that has arrived.
+	// StepReceive hands the core the oldest message that has arrived. It is not
+	// possible while a call waits.
 	StepReceive
 )
 
@@ -55,8 +56,8 @@ func possible(action, post bool, l *loop, receive bool) (s Steps) {
 	if post {
 		s |= StepPost
 	}
-	if l.queued() {
-		s |= StepCall
+	if l.waiting() > 0 {
+		return s | StepCall
 	}
 	if receive {
 		s |= StepReceive

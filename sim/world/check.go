@@ -69,6 +69,9 @@ func (w *World) checkLiveness() {
 		for _, d := range m.devices {
 			d.checkLiveness()
 		}
+		if w.o.Checks == CheckAll && !m.attacked() {
+			m.view.rules.checkLiveness()
+		}
 	}
 }
 

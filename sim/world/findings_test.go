@@ -24,7 +24,7 @@ func TestFindings(t *testing.T) {
 			r, err := Run(o)
 			require.NoError(t, err)
 			require.Empty(t, r.Findings)
-			require.Greater(t, 2*len(r.Script), len(o.Script), "most of the script is still possible")
+			require.NotEmpty(t, r.Script, "something of the script is still possible")
 		})
 	}
 }

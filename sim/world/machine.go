@@ -69,10 +69,23 @@ type listener struct {
 
 // memory is the guest's memory as the host sees it: after a crash the old pages
 // are gone.
-type memory struct{ heap *guestmem.Heap }
+type memory struct {
+	heap *guestmem.Heap
+	m    *machine
+}
 
 // Page is part of guestmem.Memory.
-func (m *memory) Page(pfn uint64) (*guestmem.Page, error) { return m.heap.Page(pfn) }
+func (m *memory) Page(pfn uint64) (*guestmem.Page, error) {
+	w := m.m.w
+	if w.actor == hostSide && w.o.Checks == CheckAll && !m.m.attacked() {
+		if !m.m.view.shared[pfn] {
+			w.fail(GPADLPFN, "guest%d: the host looks up page %#x, which the guest has not shared", m.m.number, pfn)
+		} else {
+			w.hit(GPADLPFN)
+		}
+	}
+	return m.heap.Page(pfn)
+}
 
 // Ports of the applications' listeners.
 const (
@@ -82,6 +95,7 @@ const (
 
 func (w *World) newMachine(number uint8) (*machine, error) {
 	m := &machine{w: w, number: number}
+	m.memory.m = m
 	m.id = w.uuid()
 	m.version = w.o.Version
 	if m.version == 0 {
@@ -165,6 +179,7 @@ func (m *machine) boot() error {
 	if err != nil {
 		return err
 	}
+	m.view.toGuest = nil // what is in the slots of the last life nobody will read
 	m.guest.BeginConnect(func(err error) {
 		if m.life != life {
 			return

@@ -63,6 +63,13 @@ func (w *World) checkRings() {
 				w.checkSignal(m, c)
 			}
 		}
+		for _, d := range m.view.dead {
+			if d.ring.load() != d.ring.now {
+				w.fail(GPADLMem, "guest%d: a ring of GPADL %#x has changed after GpadlTorndown", m.number, uint32(d.gpadl))
+				return
+			}
+			w.hit(GPADLMem)
+		}
 	}
 }
 
@@ -78,6 +85,10 @@ func (w *World) checkRing(m *machine, c *channelView, r *ring) {
 	id := c.offer.Channel
 	wrote := was.write != now.write || was.pending != now.pending || was.features != now.features
 	freed := was.read != now.read || was.mask != now.mask
+	if w.actor == hostSide && !c.opened {
+		w.fail(GPADLMem, "guest%d channel %d: the host uses rings of a channel it has not opened", m.number, id)
+		return
+	}
 	if wrote && w.actor != r.writer || freed && w.actor != r.writer.other() {
 		w.fail(Index, "guest%d channel %d: the %v changed words of the %v: %+v, then %+v", m.number, id, w.actor, w.actor.other(), was, now)
 		return

@@ -19,19 +19,35 @@ type view struct {
 	ids      []vmbus.ChannelID // of channels, in the order of their offers
 	gpadls   map[vmbus.GPADLID]*gpadlView
 	rescinds map[vmbus.ChannelID]int // faults that have not shown
-	toHost   []vmbus.Message         // posted, not handled
-	toGuest  []vmbus.Message
+	toHost   []inFlight
+	toGuest  []inFlight
+	rules    *contract
+	shared   map[uint64]bool // page numbers the host may look up
+	dead     []*deadRing
+}
+
+// An inFlight is a message that was posted and not handled.
+type inFlight struct {
+	msg   vmbus.Message
+	words int // behind it
+}
+
+// A deadRing is a ring that the host has let go of and the guest has not freed.
+type deadRing struct {
+	gpadl vmbus.GPADLID
+	ring  *ring
 }
 
 // A channelView is one offer, from its OfferChannel to its RelIDReleased.
 type channelView struct {
-	offer vmbus.OfferChannel
-	ep    uuid.UUID // of a socket
-	rings [2]*ring  // guest to host, host to guest; nil unless opened
-	ring  vmbus.GPADLID
-	deaf  bool   // no OpenResult has been posted
-	flag  uint64 // the host's doorbell
-	bell  uint64 // the guest's doorbell
+	offer  vmbus.OfferChannel
+	ep     uuid.UUID // of a socket
+	rings  [2]*ring  // guest to host, host to guest; nil unless opened
+	ring   vmbus.GPADLID
+	opened bool   // the host has handled the open
+	deaf   bool   // no OpenResult has been posted
+	flag   uint64 // the host's doorbell
+	bell   uint64 // the guest's doorbell
 
 	looked bool // a ring has moved in this step
 	wanted int  // doorbells that must ring because of it
@@ -46,8 +62,16 @@ type gpadlView struct {
 }
 
 func newView(m *machine) *view {
-	return &view{m: m, channels: map[vmbus.ChannelID]*channelView{}, gpadls: map[vmbus.GPADLID]*gpadlView{}, rescinds: map[vmbus.ChannelID]int{}}
+	v := &view{
+		m: m, channels: map[vmbus.ChannelID]*channelView{}, gpadls: map[vmbus.GPADLID]*gpadlView{},
+		rescinds: map[vmbus.ChannelID]int{}, shared: map[uint64]bool{},
+	}
+	v.rules = newContract(v)
+	return v
 }
+
+// attacked reports whether the rules do not bind the ends of this bus.
+func (m *machine) attacked() bool { return m.w.o.Hostile && m.number == 1 }
 
 // excuse excuses the connection over channel id.
 func (v *view) excuse(id vmbus.ChannelID) {
@@ -79,12 +103,18 @@ func (m *machine) posted(dir vmbus.Direction, payload []byte) {
 	}
 	m.checkZeroOut(dir, msg, tail, payload)
 	if dir == vmbus.GuestToHost {
-		v.toHost = append(v.toHost, msg)
+		v.toHost = append(v.toHost, inFlight{msg, len(tail) / 8})
 		v.fromGuest(msg, tail)
-	} else {
-		v.toGuest = append(v.toGuest, msg)
-		v.fromHost(msg)
+		if !m.attacked() {
+			v.rules.guestSays(msg)
+		}
+		return
 	}
+	v.toGuest = append(v.toGuest, inFlight{msg, 0})
+	if !m.attacked() {
+		v.rules.hostSays(msg)
+	}
+	v.fromHost(msg)
 }
 
 // handled is told that an end is about to handle its oldest message.
@@ -92,14 +122,46 @@ func (m *machine) handled(at side) {
 	if m.w.o.Checks != CheckAll {
 		return
 	}
-	list := &m.view.toHost
+	v := m.view
+	list := &v.toHost
 	if at == guestSide {
-		list = &m.view.toGuest
+		list = &v.toGuest
 	}
 	if len(*list) == 0 {
 		return
 	}
+	first := (*list)[0]
 	*list = (*list)[1:]
+	switch {
+	case m.attacked():
+	case at == hostSide:
+		v.rules.hostHandles(first.msg, first.words)
+		v.hostHandles(first.msg)
+	default:
+		v.rules.guestHandles(first.msg)
+		v.guestHandles(first.msg)
+	}
+}
+
+// hostHandles: from now on the host may touch the rings of a channel it opens.
+func (v *view) hostHandles(msg vmbus.Message) {
+	var id vmbus.ChannelID
+	switch msg := msg.(type) {
+	case *vmbus.OpenChannel:
+		id = msg.Channel
+	case *vmbus.OpenChannel2:
+		id = msg.Channel
+	}
+	if c := v.channels[id]; c != nil {
+		c.opened = true
+	}
+}
+
+// guestHandles: after a GpadlTorndown the pages are the guest's own again.
+func (v *view) guestHandles(msg vmbus.Message) {
+	if msg, ok := msg.(*vmbus.GPADLTorndown); ok {
+		v.dead = slices.DeleteFunc(v.dead, func(d *deadRing) bool { return d.gpadl == msg.GPADL })
+	}
 }
 
 // checkZeroOut: every byte that leaves is one the codec has defined, and the
@@ -127,11 +189,11 @@ func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
 		v.contact(&msg.InitiateContact)
 	case *vmbus.GPADLHeader:
 		g := &gpadlView{channel: msg.Channel, want: int(msg.RangeBufLen) / 8, ranges: int(msg.RangeCount)}
-		g.words = append(g.words, vmbus.Words(tail)...)
 		v.gpadls[msg.GPADL] = g
+		v.share(g, vmbus.Words(tail))
 	case *vmbus.GPADLBody:
 		if g := v.gpadls[msg.GPADL]; g != nil {
-			g.words = append(g.words, vmbus.Words(tail)...)
+			v.share(g, vmbus.Words(tail))
 		}
 	case *vmbus.OpenChannel:
 		v.open(msg, vmbus.ChannelID(0), 0)
@@ -147,7 +209,7 @@ func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
 // guestDied forgets what only the guest knew: what is on its way to it.
 func (v *view) guestDied() {
 	v.toGuest = nil
-	v.order = nil
+	v.order, v.dead = nil, nil
 	for _, c := range v.channels {
 		c.rings = [2]*ring{}
 	}
@@ -164,10 +226,39 @@ func (v *view) deaf(doorbell uint64) bool {
 	return false
 }
 
+// share notes the page numbers of a GPADL.
+func (v *view) share(g *gpadlView, words []uint64) {
+	for _, w := range words {
+		if len(g.words) > 0 { // the first is the head of the one range
+			v.shared[w] = true
+		}
+		g.words = append(g.words, w)
+	}
+}
+
+// unshare forgets them.
+func (v *view) unshare(id vmbus.GPADLID) {
+	g := v.gpadls[id]
+	if g == nil {
+		return
+	}
+	for i, w := range g.words {
+		if i > 0 {
+			delete(v.shared, w)
+		}
+	}
+	delete(v.gpadls, id)
+}
+
 // contact is a new beginning: whatever was shared before is the guest's own again
 // once the host answers.
 func (v *view) contact(m *vmbus.InitiateContact) {
 	v.n = vmbus.Negotiated{Version: m.Version, Features: vmbus.AllFeatures}
+	if m.Version < vmbus.Win10V5 { // newer ones have other things there
+		v.shared[m.TargetInfo/guestmem.PageSize] = true
+	}
+	v.shared[m.ParentToChild/guestmem.PageSize] = true
+	v.shared[m.ChildToParent/guestmem.PageSize] = true
 }
 
 func (v *view) fromHost(msg vmbus.Message) {
@@ -195,11 +286,12 @@ func (v *view) fromHost(msg vmbus.Message) {
 		}
 	case *vmbus.GPADLTorndown:
 		for id, c := range v.channels {
-			if c.ring == msg.GPADL {
+			if c.ring == msg.GPADL && c.rings[0] != nil {
+				v.dead = append(v.dead, &deadRing{msg.GPADL, c.rings[0]}, &deadRing{msg.GPADL, c.rings[1]})
 				v.drop(id)
 			}
 		}
-		delete(v.gpadls, msg.GPADL)
+		v.unshare(msg.GPADL)
 	case *vmbus.UnloadComplete:
 		v.forget()
 	}
@@ -208,8 +300,10 @@ func (v *view) fromHost(msg vmbus.Message) {
 // forget ends everything that was shared.
 func (v *view) forget() {
 	clear(v.channels)
-	clear(v.gpadls)
-	v.ids, v.order = nil, nil
+	for id := range v.gpadls {
+		v.unshare(id)
+	}
+	v.ids, v.order, v.dead = nil, nil, nil
 }
 
 // open finds the rings of a channel that the guest opens.
@@ -226,7 +320,7 @@ func (v *view) open(msg *vmbus.OpenChannel, flag vmbus.ChannelID, bell uint32) {
 	if err != nil {
 		return
 	}
-	c.ring, c.deaf = msg.Ring, true
+	c.ring, c.deaf, c.opened = msg.Ring, true, false
 	c.flag, c.bell = uint64(msg.Channel), uint64(c.offer.ConnectionID)
 	if flag != 0 {
 		c.flag = uint64(flag)

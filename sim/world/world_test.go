@@ -58,3 +58,10 @@ func TestScenarioReplays(t *testing.T) {
 	again := requireNothing(t, o)
 	require.Equal(t, r.Hash, again.Hash)
 }
+
+// TestLegalFaults: whatever may always happen costs only what it must.
+func TestLegalFaults(t *testing.T) {
+	for seed := range uint64(300) {
+		requireNothing(t, Options{Seed: seed, Guests: 1 + int(seed%3), Legal: true})
+	}
+}
