@@ -5,6 +5,7 @@
 //
 //	go run ./internal/putback/check            all rows
 //	go run ./internal/putback/check -v GC-05   with the output of the failing test
+//	go run ./internal/putback/check -world 100 what hvlab sim finds of them by itself
 //
 // A row is caught if each of its tests passes without its switch and fails with
 // it: a failed assertion, a panic, or every goroutine blocked for good, which

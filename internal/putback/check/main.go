@@ -23,12 +23,13 @@ const testLimit = 60 * time.Second
 
 func main() {
 	verbose := flag.Bool("v", false, "show the output of every test that noticed its fault")
+	seeds := flag.Int("world", 0, "also run hvlab sim with each fault, `N` seeds of each kind, and print what it finds")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./internal/putback/check [-v] [ID...]")
+		fmt.Fprintln(os.Stderr, "usage: go run ./internal/putback/check [-v] [-world N] [ID...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	ok, err := check(flag.Args(), *verbose)
+	ok, err := check(flag.Args(), *verbose, *seeds)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "check:", err)
 	}
@@ -37,8 +38,8 @@ func main() {
 	}
 }
 
-// check runs the rows with these ids, or all of them.
-func check(ids []string, verbose bool) (ok bool, err error) {
+// check runs the rows with these ids, or all of them, and then the world.
+func check(ids []string, verbose bool, seeds int) (ok bool, err error) {
 	selected := slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
 		return len(ids) > 0 && !slices.Contains(ids, r.fault.String())
 	})
@@ -67,6 +68,11 @@ func check(ids []string, verbose bool) (ok bool, err error) {
 	}
 	all.Wait()
 	ok = report(selected, results, texts, verbose)
+	if seeds > 0 {
+		if err := b.world(selected, seeds); err != nil {
+			return ok, err
+		}
+	}
 	if len(ids) > 0 {
 		return ok, nil
 	}
