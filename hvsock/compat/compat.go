@@ -23,8 +23,8 @@ import (
 	"github.com/hvlab/hvlab/hvsock"
 )
 
-// Sockets is a machine that has Hyper-V sockets: *sim.Host, *sim.Guest,
-// *kvmguest.Guest.
+// Sockets is a machine that has Hyper-V sockets: a *sim.Host, *sim.Guest or
+// *sim.Container.
 type Sockets interface {
 	Listen(hvsock.Addr) (*hvsock.Listener, error)
 	Dial(context.Context, hvsock.Addr) (*hvsock.Conn, error)

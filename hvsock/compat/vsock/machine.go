@@ -19,7 +19,7 @@ type Machine struct {
 	guests  map[uint32]uuid.UUID // of a host: whom a CID means; nil in a guest
 }
 
-// OnGuest returns the package on a guest of Hyper-V: a *sim.Guest, or a kernel's.
+// OnGuest returns the package on a guest of Hyper-V, a *sim.Guest.
 func OnGuest(guest compat.Sockets) *Machine { return &Machine{sockets: guest, cid: hvsock.CIDAny} }
 
 // OnHost returns the package on a host. guests are the CIDs, from 3 on, under

@@ -15,7 +15,7 @@ import (
 // of the package are its methods. On makes one.
 type Machine struct{ sockets compat.Sockets }
 
-// On returns the package on a machine: a *sim.Host, a *sim.Guest, or a kernel's.
+// On returns the package on a machine: a *sim.Host, *sim.Guest or *sim.Container.
 func On(machine compat.Sockets) *Machine { return &Machine{sockets: machine} }
 
 var installed compat.Slot[Machine]

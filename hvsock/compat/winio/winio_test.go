@@ -23,6 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var _ = []compat.Sockets{(*sim.Host)(nil), (*sim.Guest)(nil), (*sim.Container)(nil)}
+
 // newPair returns a host, its one guest, and the guest's VM id.
 func newPair(t testing.TB) (host, guest *winio.Machine, vmid guid.GUID) {
 	t.Helper()
