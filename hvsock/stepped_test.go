@@ -29,7 +29,9 @@ type stepped struct {
 	port   *synic.Partition
 	pages  int // of the guest's own, without any connection
 
-	sent []string // names of all messages, in their order
+	sent      []string // names of all messages, in their order
+	fromGuest []string // of those that the guest sent
+	fromHost  []string // of those that the host sent
 	// Each may be set, to come between the bus and the sockets.
 	offered   func(vmbus.OfferChannel)
 	requested func(endpoint.SocketRequested)
@@ -49,7 +51,7 @@ func newSteppedBacklog(t *testing.T, backlog int) *stepped {
 	w.requested = w.peer.Requested
 	w.host, err = live.NewHost(live.HostOptions{
 		Memory: w.memory, Port: w.port, Manual: true, Clock: w.clock,
-		Trace:     trace.New(func(e trace.Event) { w.sent = append(w.sent, e.Name) }, ""),
+		Trace:     trace.New(w.record, ""),
 		Connected: w.peer.Connected, Gone: w.peer.Gone,
 		SocketRequested: func(r endpoint.SocketRequested) { w.requested(r) },
 	})
@@ -69,6 +71,16 @@ func newSteppedBacklog(t *testing.T, backlog int) *stepped {
 	w.run()
 	w.sent = nil
 	return w
+}
+
+func (w *stepped) record(e trace.Event) {
+	w.sent = append(w.sent, e.Name)
+	switch e.Dir {
+	case trace.GuestToHost:
+		w.fromGuest = append(w.fromGuest, e.Name)
+	case trace.HostToGuest:
+		w.fromHost = append(w.fromHost, e.Name)
+	}
 }
 
 var stepOrder = []live.Steps{live.StepAction, live.StepPost, live.StepCall, live.StepReceive}
