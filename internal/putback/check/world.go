@@ -33,8 +33,13 @@ func (b *binaries) world(rows []row, seeds int) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build -tags hvlab_putback ./cmd/hvlab: %w\n%s", err, out)
 	}
-	if anyway := b.worldFinds(program, "", seeds); anyway != "" {
-		return fmt.Errorf("hvlab sim finds %s without any fault, so nothing can be told", anyway)
+	var kinds []string
+	for _, kind := range worldKinds {
+		if anyway := b.worldFinds(program, "", seeds, []string{kind}); anyway != "" {
+			fmt.Printf("hvlab sim finds %s without any fault, so runs like that tell nothing\n", anyway)
+			continue
+		}
+		kinds = append(kinds, kind)
 	}
 	found := make([]string, len(rows))
 	var all sync.WaitGroup
@@ -43,7 +48,7 @@ func (b *binaries) world(rows []row, seeds int) error {
 		all.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			found[i] = b.worldFinds(program, r.fault.String(), seeds)
+			found[i] = b.worldFinds(program, r.fault.String(), seeds, kinds)
 		})
 	}
 	all.Wait()
@@ -59,9 +64,9 @@ func (b *binaries) world(rows []row, seeds int) error {
 }
 
 // worldFinds is what the runs with a fault put back violate, or "".
-func (b *binaries) worldFinds(program, fault string, seeds int) string {
+func (b *binaries) worldFinds(program, fault string, seeds int, kinds []string) string {
 	var list []string
-	for _, kind := range worldKinds {
+	for _, kind := range kinds {
 		args := []string{"sim", "-seeds", fmt.Sprintf("1-%d", seeds), "-j", "1", "-out", filepath.Join(b.dir, fault)}
 		if kind != "" {
 			args = append(args, kind)
