@@ -97,6 +97,7 @@ type GPADL struct {
 	want   int // words promised by the header
 	count  int // ranges promised by the header
 	shared int // bytes, once complete
+	parsed int // words that Ranges take, once complete
 	serial uint64
 }
 
@@ -126,7 +127,7 @@ type GPADLTable struct {
 	orphans    map[*GPADL]struct{} // channel released, device still holds them
 	count      int                 // GPADLs in channels
 	announced  uint64              // GPADLs ever begun
-	words      int                 // page list words of all GPADLs
+	words      int                 // page list words of all GPADLs, and what their ranges take
 	shared     int                 // bytes shared by all complete GPADLs
 }
 
@@ -188,6 +189,11 @@ func (t *GPADLTable) add(g *GPADL, words []uint64) error {
 		t.drop(g, Invalid)
 		return err
 	}
+	// A range of one page is two words on the wire, and twice that when parsed.
+	if t.words+len(ranges)*rangeWords > MaxGPADLWords {
+		t.drop(g, Invalid)
+		return &GPADLError{g.Channel, g.ID, "the page lists of this guest take too much memory"}
+	}
 	for _, r := range ranges {
 		g.shared += int(r.ByteCount)
 	}
@@ -197,6 +203,8 @@ func (t *GPADLTable) add(g *GPADL, words []uint64) error {
 		return &GPADLError{g.Channel, g.ID, fmt.Sprintf("this guest would share more than %d bytes", MaxSharedBytes)}
 	}
 	t.shared += g.shared
+	g.parsed = len(ranges) * rangeWords
+	t.words += g.parsed
 	g.Ranges = ranges
 	delete(t.inProgress, g.ID)
 	return nil
@@ -280,7 +288,7 @@ func (t *GPADLTable) forget(g *GPADL) {
 		delete(t.inProgress, g.ID)
 	}
 	delete(t.orphans, g)
-	t.words -= len(g.words)
+	t.words -= len(g.words) + g.parsed
 	t.shared -= g.shared
-	g.words, g.shared = nil, 0
+	g.words, g.shared, g.parsed = nil, 0, 0
 }

@@ -6,9 +6,11 @@ const (
 	MaxIncompleteGPADLs = 64
 	// MaxGPADLs bounds all GPADLs, complete or not.
 	MaxGPADLs = 4096
-	// MaxGPADLWords bounds the page lists of all GPADLs of a guest, in 8-byte
-	// words: 64 MiB.
+	// MaxGPADLWords bounds the page lists of all GPADLs of a guest, with what
+	// their ranges take when parsed, in 8-byte words: 64 MiB.
 	MaxGPADLWords = 64 << 20 / 8
+	// rangeWords is the size of a Range, in 8-byte words.
+	rangeWords = 4
 	// MaxSharedBytes bounds the memory shared through GPADLs of a guest, as
 	// Server 2019 does: 1280 MiB.
 	MaxSharedBytes = 1280 << 20

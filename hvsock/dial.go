@@ -40,12 +40,17 @@ type dialResult struct {
 }
 
 // await returns the outcome of a connect once it is decided. Otherwise it gives
-// up when ctx is done or, without a deadline in ctx, after the timeout; giveUp
+// up when ctx is done or, without a deadline in ctx, after the timeout, and after
+// maxDialTimeout at the latest unless the timeout is NoTimeout; giveUp
 // reports false if the outcome was decided in that very moment: success wins.
 // The error is a bare errno or that of ctx.
 func await(ctx context.Context, timeout time.Duration, result <-chan dialResult, giveUp func() bool) (*Conn, error) {
 	var expired <-chan time.Time // for ever without, if ctx has a deadline
-	if _, ok := ctx.Deadline(); !ok && timeout >= 0 {
+	deadline, ok := ctx.Deadline()
+	if ok && timeout >= 0 {
+		timeout = maxDialTimeout
+	}
+	if timeout >= 0 && (!ok || time.Until(deadline) > timeout) {
 		timer := time.NewTimer(timeout)
 		defer timer.Stop()
 		expired = timer.C
@@ -85,7 +90,7 @@ func (d *begunDial) bound(clock live.Clock, timeout time.Duration, giveUp func()
 	defer d.mu.Unlock()
 	d.giveUp = giveUp
 	if !d.ended {
-		d.timer = clock.AfterFunc(timeout, func() { d.abandon(syscall.ETIMEDOUT) })
+		d.timer = clock.AfterFunc(min(timeout, maxDialTimeout), func() { d.abandon(syscall.ETIMEDOUT) })
 	}
 }
 
