@@ -96,6 +96,7 @@ type Conn struct {
 	rest      []byte              // guarded by in.mu; unread bytes saved by detach
 	reads     int                 // guarded by in.mu; Reads that found something since the last wait
 	readBytes int                 // guarded by in.mu; what they found
+	masked    bool                // guarded by in.mu; the peer does not signal data
 	stats     Stats               // In guarded by in.mu, Out by out.mu
 	inRing    ringbuffer.Stats    // guarded by in.mu; what Stats saw last, or detach
 	outRing   ringbuffer.Stats    // guarded by out.mu; likewise

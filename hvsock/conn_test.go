@@ -351,7 +351,7 @@ func TestNoLostWakeup(t *testing.T) {
 		require.Equal(t, channel.ErrFull, err)
 		_, err = p.b.Read(make([]byte, 1<<16))
 		require.NoError(t, err)
-		p.a.awaitSpace()
+		p.a.awaitSpace(nil)
 		n, _, err = p.a.writeNow(make([]byte, 100))
 		require.NoError(t, err)
 		require.Equal(t, 100, n)

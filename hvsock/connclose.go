@@ -95,7 +95,7 @@ func (c *Conn) discardNow() (n int, signal, done bool) {
 	h := &c.in
 	limit := discardRings * c.link.inPages * guestmem.PageSize
 	if c.reader != nil {
-		c.reader.Unmask() // nobody looks any more without a signal
+		c.unmask() // nobody looks any more without a signal
 	}
 	for h.end == nil {
 		b, ok := c.reader.View()

@@ -48,7 +48,6 @@ func (c *Conn) TryRead(p []byte) (n int, err error) {
 			h.sleeps++
 			break
 		}
-		c.maskAgain()
 	}
 	h.mu.Unlock()
 	if signal {
@@ -69,7 +68,6 @@ func (c *Conn) disarmRead() {
 	}
 	h.armed = false
 	h.sleeping.Store(false)
-	c.maskAgain()
 }
 
 // TryWrite is Write for callers that cannot wait: it writes what there is room

@@ -81,28 +81,56 @@ func (h *half) endTurn() {
 	}
 }
 
-// pause gives up the lock, but not the turn, for a call of signal if signal is
-// not nil, and otherwise to let other goroutines run.
+// pause gives up the lock, but not the turn, for a call of signal.
 func (h *half) pause(signal func()) {
+	h.busy = true
+	h.mu.Unlock()
+	signal()
+	h.mu.Lock()
+}
+
+// yielding counts the halves of this process that are in yield.
+var yielding atomic.Int32
+
+// maxYielding is how many may be: both ends of a busy connection, or two that
+// answer each other. A goroutine that yields goes behind all others that can run,
+// so with more than a few the two ends of a connection lose each other, and what
+// one has written is out of the cache before the other reads it; a sleeper runs
+// right after the one that wakes it.
+const maxYielding = 3
+
+// mayYield reports whether yield is worth it.
+func mayYield() bool { return yielding.Load() < maxYielding }
+
+// yield gives up the lock, but not the turn, and lets other goroutines run, after
+// a call of signal if that is not nil.
+func (h *half) yield(signal func()) {
 	h.busy = true
 	h.mu.Unlock()
 	if signal != nil {
 		signal()
-	} else {
-		runtime.Gosched()
 	}
+	yielding.Add(1)
+	runtime.Gosched()
+	yielding.Add(-1)
 	h.mu.Lock()
 }
 
-// sleep gives up the lock, but not the turn, until wake is called. The caller
-// has set sleeping and looked again since.
-func (h *half) sleep() {
+// sleep gives up the lock, but not the turn, until wake is called, after a call
+// of signal if that is not nil. The caller has set sleeping and looked again
+// since.
+func (h *half) sleep(signal func()) {
 	h.busy = true
 	h.sleeps++
 	h.mu.Unlock()
+	if signal != nil {
+		signal()
+	}
 	<-h.wakeup
 	h.mu.Lock()
-	h.sleeping.Store(false)
+	if h.sleeping.Load() { // an old token: whoever wakes a sleeper clears it
+		h.sleeping.Store(false)
+	}
 }
 
 // wake ends a sleep, if there is one. It never blocks.

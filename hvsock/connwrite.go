@@ -49,14 +49,15 @@ func (c *Conn) writeRest(p []byte, n int, signal bool) (int, bool, error) {
 	h := &c.out
 	err := error(channel.ErrFull)
 	for yields := 0; err == channel.ErrFull; {
-		switch {
-		case signal:
-			h.pause(c.link.signal)
-		case yields < writeYields:
+		var first func()
+		if signal {
+			first = c.link.signal
+		}
+		if yields < writeYields && mayYield() {
 			yields++
-			h.pause(nil)
-		default:
-			c.awaitSpace()
+			h.yield(first)
+		} else {
+			c.awaitSpace(first)
 		}
 		var m int
 		m, signal, err = c.writeNow(p[n:])
@@ -112,18 +113,21 @@ func (c *Conn) writeNow(p []byte) (n int, signal bool, err error) {
 // errPipe is what a writer gets that must not write any more.
 var errPipe = os.NewSyscallError("write", syscall.EPIPE)
 
-// awaitSpace waits for the doorbell, or any other reason to look again. out.mu
-// is held, and given up meanwhile.
-func (c *Conn) awaitSpace() {
+// awaitSpace waits for the doorbell, or any other reason to look again. It calls
+// signal first if that is not nil. out.mu is held, and given up meanwhile.
+func (c *Conn) awaitSpace(signal func()) {
 	h := &c.out
 	h.sleeping.Store(true)
 	if c.writer.Wait() {
 		if c.link.options.recheck && !putback.On(putback.RG06) {
 			defer c.link.clock.AfterFunc(recheckPause, h.wake).Stop()
 		}
-		h.sleep()
+		h.sleep(signal)
 	} else {
 		h.sleeping.Store(false)
+		if signal != nil {
+			h.pause(signal)
+		}
 	}
 	if c.writer != nil { // not detached meanwhile
 		c.writer.Resume()
