@@ -25,6 +25,7 @@ func TestCatalogue(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"GC-11", testStatsAfterClose},
+		{"GC-13", testSignalBeforeOpen},
 		{"GC-18", testViewAfterRescind},
 		{"RG-02", testReadLeavesPendingSizeAlone},
 		{"RG-06", testPeerDoesNotSignalSpace},
@@ -57,6 +58,13 @@ func testStatsAfterClose(t *testing.T) {
 	poison(p.toA, p.toB)
 	require.Equal(t, before, p.a.Stats())
 	p.close() // not deferred: a panic above leaves a lock behind
+}
+
+// GC-13: the other side signals a channel that is offered and not open yet. There
+// is no ring to look at, and nothing happens; the open itself will look.
+func testSignalBeforeOpen(t *testing.T) {
+	(&guestSocket{}).Doorbell()
+	(&hostSocket{}).Doorbell()
 }
 
 // GC-18: bytes are unread when the host rescinds. They are kept apart from the

@@ -388,7 +388,7 @@ func (k *guestSocket) OpenFailed(err error) {
 
 // Doorbell passes the host's signal to the connection.
 func (k *guestSocket) Doorbell() {
-	if c := k.conn.Load(); c != nil {
+	if c := k.conn.Load(); c != nil || putback.On(putback.GC13) {
 		c.doorbell()
 	}
 }

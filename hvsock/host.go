@@ -298,7 +298,7 @@ func (k *hostSocket) stopTimer() {
 
 // Doorbell passes the guest's signal to the connection.
 func (k *hostSocket) Doorbell() {
-	if c := k.conn.Load(); c != nil {
+	if c := k.conn.Load(); c != nil || putback.On(putback.GC13) {
 		c.doorbell()
 	}
 }

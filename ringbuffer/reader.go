@@ -384,6 +384,7 @@ func (r *Reader) Commit() (signal bool) {
 	if freed == 0 {
 		return false
 	}
+	quiet := putback.On(putback.RG01) && (load32(r.control, offPendingSize) == 0 || load32(r.control, offMask) != 0)
 	r.control.Store32(offReadIndex, r.next)
 	features := load32(r.control, offFeatures)
 	pending := load32(r.control, offPendingSize)
@@ -391,7 +392,7 @@ func (r *Reader) Commit() (signal bool) {
 	r.stats.Packets += r.advanced
 	r.stats.Bytes += uint64(freed)
 	r.advanced = 0
-	if features&featurePendingSize == 0 || pending == 0 || !r.crosses(freed, pending) || putback.On(putback.RG01) && load32(r.control, offMask) != 0 {
+	if features&featurePendingSize == 0 || pending == 0 || !r.crosses(freed, pending) || quiet {
 		r.stats.Suppressed++
 		return false
 	}

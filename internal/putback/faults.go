@@ -18,7 +18,7 @@ const (
 	GC10 // event flags raised on the old VP just before a move are not looked at again
 	GC11 // statistics are read without looking whether the channel still has its ring
 	GC12 // an offer that could not be handled is released, but stays in the tables
-	GC13 // a call for an open channel does not ask whether the channel is open
+	GC13 // a call or a signal for an open channel does not ask whether the channel is open
 	GC14 // the host does not signal after OpenResult, though its ring is not empty
 	GC15 // an answer about a GPADL of a rescinded channel is ignored, and the channel never unlinked
 	GC16 // pages that the host may still use are handed out again when the connection fails
@@ -48,7 +48,7 @@ const (
 	HC17 // a channel id of the guest is an index, unchecked
 
 	// Rings and signalling.
-	RG01 // the reader keeps quiet about freed space while its own interrupt mask is set
+	RG01 // the reader looks at the pending size before it frees space, and keeps quiet while its own mask is set
 	RG02 // reading from a connection resets the pending size its writing side has stored
 	RG03 // the writer signals every commit, not only the one into an empty ring
 	RG04 // the reader does not look again after it has unmasked signals

@@ -141,7 +141,8 @@ func (b *binaries) judge(r row, healthy map[test]string) result {
 // binaries are the test binaries with the switches in them.
 type binaries struct{ root, dir string }
 
-// build compiles the packages of rows once.
+// build compiles the packages of rows once. The second tag is ringbuffer's, whose
+// order of loads and stores only a hook before each load can show.
 func build(rows []row) (b *binaries, err error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
@@ -151,7 +152,7 @@ func build(rows []row) (b *binaries, err error) {
 	if b.dir, err = os.MkdirTemp("", "putback"); err != nil {
 		return nil, err
 	}
-	args := []string{"test", "-c", "-tags", "hvlab_putback", "-o", b.dir + string(filepath.Separator)}
+	args := []string{"test", "-c", "-tags", "hvlab_putback,hvlab_mutate", "-o", b.dir + string(filepath.Separator)}
 	for _, folder := range folders(rows) {
 		args = append(args, "./"+folder)
 	}

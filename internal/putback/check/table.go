@@ -57,7 +57,7 @@ var rows = []row{
 	in(putback.GC10, "endpoint/live"),
 	in(putback.GC11, "hvsock"),
 	in(putback.GC12, "endpoint"),
-	in(putback.GC13, "endpoint"),
+	in(putback.GC13, "endpoint", "hvsock"),
 	in(putback.GC14, "endpoint/live"),
 	in(putback.GC15, "endpoint"),
 	in(putback.GC16, "endpoint/live"),
@@ -85,7 +85,7 @@ var rows = []row{
 	in(putback.HC16, "vmbus/synic", "endpoint/live"),
 	in(putback.HC17, "endpoint"),
 
-	in(putback.RG01, "ringbuffer"),
+	in(putback.RG01, "ringbuffer", "ringbuffer:TestCatalogueOrder"),
 	in(putback.RG02, "hvsock"),
 	in(putback.RG03, "ringbuffer"),
 	in(putback.RG04, "ringbuffer"),
