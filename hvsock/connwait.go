@@ -27,6 +27,8 @@ import (
 type half struct {
 	mu       sync.Mutex
 	busy     bool      // a call holds the turn although mu may be free
+	held     bool      // no call may go on: see hold
+	holder   bool      // hold has the turn itself
 	waiting  int       // calls that wait for the turn
 	turn     sync.Cond // on mu; unlike a second Mutex it lets a synctest bubble go idle
 	sleeping atomic.Bool
@@ -67,6 +69,35 @@ func (h *half) awaitTurn() {
 	h.waiting--
 }
 
+// hold keeps every call from the ring until release: when it returns, those in
+// progress stand still and later ones wait. It takes the turn if nobody has it. A
+// deadline that passes meanwhile is noticed at release.
+func (h *half) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held = true; !h.busy {
+		h.busy, h.holder = true, true
+	}
+}
+
+// release ends hold.
+func (h *half) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held = false; h.holder {
+		h.busy, h.holder = false, false
+	}
+	h.turn.Broadcast()
+	h.wake() // whoever sleeps may have missed something
+}
+
+// awaitRelease stops a call that has the turn while the half is held.
+func (h *half) awaitRelease() {
+	for h.held {
+		h.turn.Wait()
+	}
+}
+
 // unlock ends the turn and gives up the lock.
 func (h *half) unlock() {
 	h.endTurn()
@@ -87,6 +118,7 @@ func (h *half) pause(signal func()) {
 	h.mu.Unlock()
 	signal()
 	h.mu.Lock()
+	h.awaitRelease()
 }
 
 // yielding counts the halves of this process that are in yield.
@@ -114,6 +146,7 @@ func (h *half) yield(signal func()) {
 	runtime.Gosched()
 	yielding.Add(-1)
 	h.mu.Lock()
+	h.awaitRelease()
 }
 
 // sleep gives up the lock, but not the turn, until wake is called, after a call
@@ -128,6 +161,7 @@ func (h *half) sleep(signal func()) {
 	}
 	<-h.wakeup
 	h.mu.Lock()
+	h.awaitRelease()
 	if h.sleeping.Load() { // an old token: whoever wakes a sleeper clears it
 		h.sleeping.Store(false)
 	}

@@ -53,7 +53,8 @@ func (g *Guest) NewContainer(opts ContainerOptions) (*Container, error) {
 	if opts.ID == uuid.Nil {
 		opts.ID = uuid.New()
 	}
-	peer := g.attachment.peer
+	_, attachment := g.attached()
+	peer := attachment.peer
 	if err := peer.AddContainer(opts.ID); err != nil {
 		return nil, fmt.Errorf("sim: container %v: %w", opts.ID, err)
 	}

@@ -59,17 +59,20 @@ const connectTimeout = 10 * time.Second
 
 // A Guest is a simulated virtual machine.
 type Guest struct {
-	host       *Host
-	name       string
-	id         uuid.UUID
+	opts       GuestOptions // with a name and an id
 	memory     *guestmem.Heap
-	attachment *Attachment
+	hypervisor *synic.Partition
 	bus        *live.Guest
 	sockets    *hvsock.GuestStack
 	basePages  int // pages of the guest's own, without any connection
 
-	closing sync.Mutex
+	mu         sync.Mutex // guards where it is
+	host       *Host
+	attachment *Attachment
+
+	closing sync.Mutex // held while the guest is closed, paused, saved or moved
 	closed  bool
+	paused  bool
 }
 
 // NewGuest starts a guest and returns once its VMBus is connected. A version
@@ -78,27 +81,45 @@ func (h *Host) NewGuest(opts GuestOptions) (*Guest, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		return nil, fmt.Errorf("sim: the host is closed: %w", net.ErrClosed)
+	if err := h.name(&opts.Name); err != nil {
+		return nil, err
 	}
-	if opts.Name == "" {
-		h.named++
-		opts.Name = fmt.Sprintf("guest%d", h.named)
-	}
-	h.mu.Unlock()
 	if opts.ID == uuid.Nil {
 		opts.ID = uuid.New()
 	}
-	g := &Guest{host: h, name: opts.Name, id: opts.ID}
-	if err := g.start(opts); err != nil {
-		return nil, fmt.Errorf("sim: %s: %w", g.name, err)
+	g := newGuest(h, opts)
+	if err := g.start(); err != nil {
+		return nil, fmt.Errorf("sim: %s: %w", opts.Name, err)
 	}
-	h.mu.Lock()
-	h.guests = append(h.guests, g)
-	h.mu.Unlock()
+	h.adopt(g)
 	return g, nil
+}
+
+// name makes up a name if there is none. A closed host is an error.
+func (h *Host) name(name *string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return fmt.Errorf("sim: the host is closed: %w", net.ErrClosed)
+	}
+	if *name == "" {
+		h.named++
+		*name = fmt.Sprintf("guest%d", h.named)
+	}
+	return nil
+}
+
+// adopt adds a guest to the host's list, leave takes it off.
+func (h *Host) adopt(g *Guest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.guests = append(h.guests, g)
+}
+
+func (h *Host) leave(g *Guest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.guests = slices.DeleteFunc(h.guests, func(o *Guest) bool { return o == g })
 }
 
 func (o GuestOptions) check() error {
@@ -111,28 +132,43 @@ func (o GuestOptions) check() error {
 	return nil
 }
 
-// start wires memory, hypervisor, host end and guest end, and connects.
-func (g *Guest) start(opts GuestOptions) error {
-	g.memory = guestmem.NewHeap(guestmem.HeapOptions{LimitPages: opts.MemoryPages, Seed: opts.Seed, Layout: opts.Layout})
-	hypervisor := synic.NewPartition(g.memory, 1)
-	attachment, err := g.host.Attach(g.name, g.id, g.memory, hypervisor)
+// newGuest makes a guest that is not started: memory, hypervisor and sockets.
+func newGuest(h *Host, opts GuestOptions) *Guest {
+	g := &Guest{
+		host: h, opts: opts,
+		memory: guestmem.NewHeap(guestmem.HeapOptions{LimitPages: opts.MemoryPages, Seed: opts.Seed, Layout: opts.Layout}),
+	}
+	g.hypervisor = synic.NewPartition(g.memory, guestVPs)
+	g.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
+		VMID: opts.ID, RingPages: opts.RingPages, Backlog: opts.Backlog, Seed: opts.Seed,
+		SiloParent: opts.SiloParent, Profile: opts.Profile, Unprivileged: opts.Unprivileged, Memory: g.memory,
+	})
+	return g
+}
+
+// guestVPs is the number of a simulated guest's virtual processors.
+const guestVPs = 1
+
+// busOptions is what the guest's end of the bus is made of.
+func (g *Guest) busOptions() live.GuestOptions {
+	core := endpoint.GuestOptions{Features: g.opts.Features, ShortSocketRequest: g.opts.Profile.ShortRequest}
+	if g.opts.Version != 0 {
+		core.Versions = []vmbus.Version{g.opts.Version}
+	}
+	return live.GuestOptions{
+		Core: core, Memory: g.memory, Port: g.hypervisor, VPs: guestVPs,
+		Offered: g.sockets.Offered, SocketRefused: g.sockets.Refused, Gone: g.sockets.Gone,
+	}
+}
+
+// start makes the host's end and the guest's end, and connects.
+func (g *Guest) start() error {
+	attachment, err := g.host.attach(g.place(), live.NewHost)
 	if err != nil {
 		return err
 	}
 	g.attachment = attachment
-	g.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
-		VMID: g.id, RingPages: opts.RingPages, Backlog: opts.Backlog, Seed: opts.Seed,
-		SiloParent: opts.SiloParent, Profile: opts.Profile, Unprivileged: opts.Unprivileged, Memory: g.memory,
-	})
-	core := endpoint.GuestOptions{Features: opts.Features, ShortSocketRequest: opts.Profile.ShortRequest}
-	if opts.Version != 0 {
-		core.Versions = []vmbus.Version{opts.Version}
-	}
-	g.bus, err = live.NewGuest(live.GuestOptions{
-		Core: core, Memory: g.memory, Port: hypervisor,
-		Offered: g.sockets.Offered, SocketRefused: g.sockets.Refused, Gone: g.sockets.Gone,
-	})
-	if err != nil {
+	if g.bus, err = live.NewGuest(g.busOptions()); err != nil {
 		attachment.Close()
 		return err
 	}
@@ -148,11 +184,23 @@ func (g *Guest) start(opts GuestOptions) error {
 	return nil
 }
 
+// place is how the guest is reached from its host.
+func (g *Guest) place() place {
+	return place{g.opts.Name, g.opts.ID, g.memory, g.hypervisor}
+}
+
+// attached returns where the guest is.
+func (g *Guest) attached() (*Host, *Attachment) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.host, g.attachment
+}
+
 // ID returns the guest's VM id: what the host dials.
-func (g *Guest) ID() uuid.UUID { return g.id }
+func (g *Guest) ID() uuid.UUID { return g.opts.ID }
 
 // Name returns the guest's label in traces.
-func (g *Guest) Name() string { return g.name }
+func (g *Guest) Name() string { return g.opts.Name }
 
 // Version returns the negotiated VMBus version.
 func (g *Guest) Version() vmbus.Version { return g.bus.Negotiated().Version }
@@ -204,10 +252,10 @@ func (g *Guest) Close() error {
 	}
 	g.closed = true
 	g.sockets.Close()
+	g.resume() // a paused guest cannot unload
 	err := g.bus.Close()
-	g.attachment.Close()
-	g.host.mu.Lock()
-	g.host.guests = slices.DeleteFunc(g.host.guests, func(o *Guest) bool { return o == g })
-	g.host.mu.Unlock()
+	host, attachment := g.attached()
+	attachment.Close()
+	host.leave(g)
 	return err
 }

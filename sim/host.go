@@ -85,21 +85,47 @@ func (h *Host) Dialect() endpoint.Dialect { return h.opts.Dialect }
 
 // AttachDialect is Attach for a guest that needs a dialect of its own.
 func (h *Host) AttachDialect(name string, vmid uuid.UUID, mem guestmem.Memory, port synic.Port, d endpoint.Dialect) (*Attachment, error) {
-	peer, err := h.sockets.AddGuest(vmid)
+	return h.attachAs(place{name, vmid, mem, port}, d, live.NewHost)
+}
+
+// A place is what a host needs of a guest.
+type place struct {
+	name string
+	vmid uuid.UUID
+	mem  guestmem.Memory
+	port synic.Port
+}
+
+// attach serves a guest of any kind by what start makes.
+func (h *Host) attach(p place, start func(live.HostOptions) (*live.Host, error)) (*Attachment, error) {
+	return h.attachAs(p, h.opts.Dialect, start)
+}
+
+func (h *Host) attachAs(p place, d endpoint.Dialect, start func(live.HostOptions) (*live.Host, error)) (*Attachment, error) {
+	peer, err := h.sockets.AddGuest(p.vmid)
 	if err != nil {
-		return nil, fmt.Errorf("sim: guest %v: %w", vmid, err)
+		return nil, fmt.Errorf("sim: guest %v: %w", p.vmid, err)
 	}
-	bus, err := live.NewHost(live.HostOptions{
-		Core:   endpoint.HostOptions{MaxVersion: h.opts.MaxVersion, Features: h.opts.Features, Dialect: d},
-		Memory: mem, Port: port, Trace: trace.New(h.opts.Trace, name),
-		Connected: peer.Connected, Gone: peer.Gone, SocketRequested: peer.Requested,
+	attached := make(chan struct{}) // a restored host may call back before it is
+	bus, err := start(live.HostOptions{
+		Core: h.coreOptions(d), Memory: p.mem, Port: p.port, Trace: trace.New(h.opts.Trace, p.name),
+		Connected: peer.Connected, Gone: peer.Gone,
+		SocketRequested: func(r endpoint.SocketRequested) {
+			<-attached
+			peer.Requested(r)
+		},
 	})
 	if err != nil {
 		peer.Remove()
 		return nil, err
 	}
 	peer.Attach(bus)
+	close(attached)
 	return &Attachment{host: h, bus: bus, peer: peer}, nil
+}
+
+func (h *Host) coreOptions(d endpoint.Dialect) endpoint.HostOptions {
+	return endpoint.HostOptions{MaxVersion: h.opts.MaxVersion, Features: h.opts.Features, Dialect: d}
 }
 
 // Bus returns the host's end of the guest's VMBus.
@@ -156,7 +182,8 @@ func (h *Host) Usage() Usage {
 	var u Usage
 	u.Connections, u.Listeners = h.sockets.Usage()
 	for _, g := range h.list() {
-		b := g.attachment.bus.Usage()
+		_, attachment := g.attached()
+		b := attachment.bus.Usage()
 		u.Channels += b.Channels
 		u.GPADLs += b.GPADLs
 	}

@@ -529,6 +529,25 @@ func (g *Guest) unloadWaits() {
 	g.finish(g.unloadErr)
 }
 
+// OwnPages is the number of pages the guest uses for itself, without any channel.
+func (g *Guest) OwnPages() int { return len(g.own.PFNs) }
+
+// Abandon ends the guest without a word, as when its machine crashes: drivers lose
+// their rings, Gone is called, every page is freed. The host must be closed, or it
+// may use pages that belong to others by then.
+func (g *Guest) Abandon() {
+	g.Thaw()
+	g.loop.call(func() {
+		for _, id := range slices.Sorted(maps.Keys(g.openings)) {
+			o := g.openings[id]
+			g.abandon(id, o)
+			g.opts.Memory.Free(o.block)
+		}
+		g.finish(nil)
+	})
+	g.shutdown()
+}
+
 // shutdown ends the loop, masks the SynIC and, if the host has let go, frees
 // the guest's own pages.
 func (g *Guest) shutdown() {

@@ -65,9 +65,9 @@ func (g *Guest) save() ([]byte, error) {
 	return b, nil
 }
 
-// RestoreGuest starts the guest that Save was called on, over the same memory or a
-// copy of it. driver is asked on the loop for the driver of each channel that is
-// open or being opened; nil closes it. The driver of an open channel gets Opened
+// RestoreGuest returns the guest that Save was called on, over the same memory or a
+// copy of it. It is frozen; Thaw starts it. Then driver is asked on the loop for
+// the driver of each channel that is open or being opened; nil closes it. The driver of an open channel gets Opened
 // again, with the same rings, which are Restored, and is rung once. The channels
 // that are only offered are announced by Offered again.
 //
@@ -109,8 +109,11 @@ func RestoreGuest(opts GuestOptions, b []byte, driver func(vmbus.OfferChannel) D
 	if err := g.restoreOpenings(s.LowLatency); err != nil {
 		return nil, err
 	}
-	g.opts.Port.SetInterrupt(g.interrupt) // may be called from here on, if the host runs already
-	g.loop.startWith(func() { g.takeOver(driver) })
+	g.frozen.Store(true)
+	g.loop.frozen = true
+	g.loop.do(func() { g.takeOver(driver) })
+	g.opts.Port.SetInterrupt(g.interrupt)
+	g.loop.start()
 	return g, nil
 }
 

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,7 +25,7 @@ type HostOptions struct {
 	Port   synic.Port      // the way to the guest
 	Trace  *trace.Tracer   // nil is off
 	// VPs is the number of the guest's virtual processors: an open, a contact or
-	// a ModifyChannel that names another fails. 0 means the host does not know.
+	// a ModifyChannel that names another fails. 0 means what Port says.
 	VPs uint32
 	// Clock is the time; nil is the system's.
 	Clock Clock
@@ -158,6 +159,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 
 // newHost makes a host that listens but does not run yet.
 func newHost(opts HostOptions, core *endpoint.Host) (*Host, error) {
+	opts.VPs = cmp.Or(opts.VPs, opts.Port.VPs())
 	h := &Host{
 		opts:    opts,
 		core:    core,

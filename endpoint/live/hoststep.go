@@ -206,9 +206,8 @@ func (h *Host) remap(a endpoint.RemapMonitors) uint8 {
 	return vmbus.ConnectionOK
 }
 
-// exists reports whether the guest has a virtual processor vp, as far as the
-// host knows.
-func (h *Host) exists(vp uint32) bool { return h.opts.VPs == 0 || vp < h.opts.VPs }
+// exists reports whether the guest has a virtual processor vp.
+func (h *Host) exists(vp uint32) bool { return vp < h.opts.VPs }
 
 func (h *Host) page(gpa uint64) (*guestmem.Page, error) {
 	if gpa%guestmem.PageSize != 0 {

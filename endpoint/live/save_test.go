@@ -77,6 +77,7 @@ func (s saved) restore(t *testing.T, device func(*Offered, offers.Offer) Device,
 		Offered: func(o vmbus.OfferChannel) { p.offer <- o },
 	}, s.guest, driver)
 	require.NoError(t, err)
+	p.guest.Thaw()
 	t.Cleanup(func() {
 		p.host.Close()
 		require.Zero(t, p.mem.InUsePages(), "every page is back")
@@ -259,6 +260,7 @@ func TestRestoreQueues(t *testing.T) {
 		g, err := RestoreGuest(GuestOptions{Memory: mem, Port: hypervisor, Offered: func(o vmbus.OfferChannel) { got = append(got, o.Instance) }},
 			s.guest, func(vmbus.OfferChannel) Driver { return nil })
 		require.NoError(t, err)
+		g.Thaw()
 		synctest.Wait()
 		require.Empty(t, asked, "asked once")
 		var want []vmbus.GUID
@@ -415,8 +417,7 @@ func tamperings(t testing.TB) (s saved, try func(t testing.TB, host, guest []byt
 		g, guestErr := RestoreGuest(GuestOptions{Memory: mem, Port: hypervisor}, guest, func(vmbus.OfferChannel) Driver { return newTestDriver() })
 		h.Close()
 		if guestErr == nil {
-			g.loop.call(func() { g.finish(nil) }) // the host is gone: nobody completes an unload
-			g.shutdown()
+			g.Abandon()
 		}
 		return hostErr, guestErr
 	}

@@ -116,6 +116,9 @@ func (p *Partition) SlotFree(fn func(Target)) {
 	p.slotFree.Store(&fn)
 }
 
+// VPs implements Port.
+func (p *Partition) VPs() uint32 { return uint32(len(p.vps)) }
+
 // Signal implements Port.
 func (p *Partition) Signal(to Target, flag uint16) error {
 	vp, err := p.target(to)

@@ -15,6 +15,9 @@ type Port interface {
 	// of range.
 	Post(to Target, payload []byte) error
 
+	// VPs is the number of the guest's virtual processors.
+	VPs() uint32
+
 	// Signal sets an event flag and raises the interrupt if it was clear. The
 	// error is a *LostError, which matches ErrSignalLost, if the guest does
 	// not listen; it matches ErrState if an argument is out of range.
