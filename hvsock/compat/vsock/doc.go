@@ -31,8 +31,10 @@
 //
 // # What differs
 //
-//   - A connection that was cut off reads as the machine's profile has it; by
-//     default that is ECONNRESET, where Linux shows an end of stream.
+//   - Where Linux is not the best of all systems, a simulated guest is better: a
+//     refused dial fails at once, a connection that was cut off reads ECONNRESET.
+//     For what Linux does, down to the 2 s that a refused dial takes, give the
+//     guest the profile hvsock.Linux.
 //   - SyscallConn fails with an error matching errors.ErrUnsupported, and
 //     FileListener with EINVAL, as for a file of another family: no file
 //     descriptor is behind these sockets.

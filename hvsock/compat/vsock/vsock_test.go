@@ -289,3 +289,40 @@ func TestErrorsAreTheOriginals(t *testing.T) {
 	require.Equal(t, &net.OpError{Op: "accept", Net: "vsock", Addr: l.Addr(), Err: net.ErrClosed}, err)
 	require.ErrorIs(t, l.SetDeadline(time.Time{}), net.ErrClosed)
 }
+
+// On a guest with the profile of Linux the program sees what a Linux guest of
+// Hyper-V shows (hvsock.md 15): a refusal is not seen, a reset is an end of
+// stream, and low ports are for the privileged.
+func TestLinuxProfile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := sim.NewHost(sim.HostOptions{})
+		require.NoError(t, err)
+		defer h.Close()
+		g, err := h.NewGuest(sim.GuestOptions{Profile: hvsock.Linux, Unprivileged: true})
+		require.NoError(t, err)
+		host, guest := vsock.OnHost(h, map[uint32]uuid.UUID{3: g.ID()}), vsock.OnGuest(g)
+
+		start := time.Now()
+		_, err = guest.Dial(vsock.Host, 5000, nil)
+		require.ErrorIs(t, err, syscall.ETIMEDOUT)
+		require.Equal(t, 2*time.Second, time.Since(start))
+		_, err = guest.Listen(1023, nil)
+		require.ErrorIs(t, err, os.ErrPermission)
+
+		l, err := guest.Listen(5000, nil)
+		require.NoError(t, err)
+		defer l.Close()
+		near, err := host.Dial(3, 5000, nil)
+		require.NoError(t, err)
+		far, err := l.Accept()
+		require.NoError(t, err)
+		require.Equal(t, uint32(vsock.Host), far.RemoteAddr().(*vsock.Addr).ContextID)
+		require.NoError(t, near.Close())
+		time.Sleep(9 * time.Second) // virtual: the host has waited for our FIN, and rescinds
+		_, err = far.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		_, err = far.Write([]byte{1})
+		require.ErrorIs(t, err, syscall.EPIPE)
+		require.NoError(t, far.Close())
+	})
+}

@@ -304,3 +304,29 @@ func TestDialEnds(t *testing.T) {
 		}
 	})
 }
+
+// What programs look at in errors that have no number of Windows.
+func TestErrorValues(t *testing.T) {
+	var timeout net.Error
+	require.True(t, errors.As(winio.ErrTimeout, &timeout) && timeout.Timeout())
+	require.EqualError(t, winio.ErrTimeout, "i/o timeout")
+	temporary, ok := winio.ErrTimeout.(interface{ Temporary() bool })
+	require.True(t, ok && temporary.Temporary(), "as go-winio has it")
+	require.Equal(t, os.ErrClosed, winio.ErrFileClosed)
+
+	host, _, vmid := newPair(t)
+	l, err := host.ListenHvsock(addr(winio.HvsockGUIDWildcard(), 5000))
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	_, err = l.Accept()
+	require.ErrorContains(t, err, "acceptex: file already closed")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = host.Dial(ctx, addr(vmid, 5000))
+	require.ErrorIs(t, err, context.Canceled)
+	refused := &winio.WinsockError{Code: 10061, Errno: syscall.ECONNREFUSED}
+	require.EqualError(t, errors.Unwrap(refused), refused.Error(), "in the words of this system")
+	require.False(t, refused.Timeout())
+	require.True(t, (&winio.WinsockError{Code: 10060, Errno: syscall.ETIMEDOUT}).Timeout())
+	require.ErrorIs(t, &winio.WinsockError{Code: 10013, Errno: syscall.EACCES}, os.ErrPermission)
+}
