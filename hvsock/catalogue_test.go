@@ -115,7 +115,8 @@ func testPeerDoesNotSignalSpace(t *testing.T) {
 			_, _ = p.a.Write(sent)
 			_ = p.a.CloseWrite()
 		}()
-		got, err := io.ReadAll(p.b) // or everybody sleeps, for ever
+		synctest.Wait()             // the Write sleeps
+		got, err := io.ReadAll(p.b) // or everybody does, for ever
 		require.NoError(t, err)
 		require.Equal(t, sent, got)
 	})
@@ -252,6 +253,8 @@ func testReleasedTransport(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.NoError(t, p.b.Close())
 	requirePoisoned(t, p.toA, p.toB)
+	require.Nil(t, p.a.reader, "the pointer is cleared: no way leads to what was released")
+	require.Nil(t, p.a.writer)
 }
 
 // HV-19: Close ends a Read and a Write that wait, and an Accept; all of them, and
@@ -355,6 +358,7 @@ func testLoopbackAfterTheEnd(t *testing.T) {
 	far.doorbell()
 	_, _ = near.Stats(), far.Stats()
 	requirePoisoned(t, [][]*guestmem.Page{pages}...)
+	require.True(t, near.reader == nil && near.writer == nil && far.reader == nil && far.writer == nil, "no way leads to what was freed")
 	require.NoError(t, l.Close())
 }
 
