@@ -46,6 +46,11 @@ func report(rows []row, results []result, texts map[string]string, verbose bool)
 			fmt.Printf("\n== %v %s: %s\n%s\n", r.fault, v, results[i].detail, results[i].output)
 		}
 	}
+	for _, r := range rows {
+		if r.near != "" {
+			fmt.Printf("%v is shown by its like: %s\n", r.fault, r.near)
+		}
+	}
 	fmt.Printf("%d rows: %d caught, %d missed, %d broken without a switch, %d not applicable\n",
 		len(rows), totals[caught], totals[missed], totals[broken], totals[notApplicable])
 	return totals[missed]+totals[broken] == 0
@@ -62,7 +67,7 @@ var signs = []*regexp.Regexp{
 
 // weakSigns are for tests that say nothing better.
 var weakSigns = []*regexp.Regexp{
-	regexp.MustCompile(`(?m)^\s*Error:\s*(\S.*)$`),
+	regexp.MustCompile(`(?m)^\s*Error:\s*(?:Received unexpected error:\s*)?(\S.*)$`),
 	regexp.MustCompile(`(?m)^\s*\S+_test\.go:\d+: (\S.*)$`),
 }
 
