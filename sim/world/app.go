@@ -247,7 +247,7 @@ func (a *apps) refused(p *pair, err error) {
 	w.note("c%d: %v", p.id, err)
 	patience := w.clock.now-p.dialed >= dialTimeout
 	switch {
-	case w.current.Op == opCancel && w.current.Kind == App, p.excused != "", p.m.life != p.life, p.m.closing, p.m.gone, p.m.short:
+	case w.current.Op == opCancel && w.current.Kind == App, p.excused != "", p.m.life != p.life, p.m.closing, p.m.gone, p.m.short, p.m.attacked():
 	case errors.Is(err, syscall.ETIMEDOUT) && patience: // nobody served it in time; a guest cannot refuse
 	case errors.Is(err, syscall.ECONNREFUSED) && p.byGuest && w.service.full >= p.begun:
 	default:
@@ -267,7 +267,7 @@ func (a *apps) accept(l listener, at side, m *machine) {
 	p := a.byEP[remote.ServiceID]
 	if p == nil || p.ends[server] != nil || p.byGuest != (at == hostSide) || m != nil && p.m != m ||
 		at == hostSide && remote.VMID != p.m.id {
-		if !w.o.Hostile {
+		if p == nil && !w.machineAttacked(remote, m) || p != nil && !p.m.attacked() {
 			w.fail(ConnectMatch, "accepted a connection of %v, which nobody made, or twice", remote)
 		}
 		_ = c.Close()
@@ -324,4 +324,13 @@ func (p *pair) excuse(why string) {
 	if p.excused == "" {
 		p.excused = why
 	}
+}
+
+// machineAttacked reports whether a connection of remote, accepted by m or, without
+// m, by the host, may be the attacker's own.
+func (w *World) machineAttacked(remote hvsock.Addr, m *machine) bool {
+	if m == nil {
+		return w.o.Hostile && remote.VMID == w.machines[0].id
+	}
+	return m.attacked()
 }

@@ -1,8 +1,12 @@
 package world
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/hvlab/hvlab/endpoint/invariant"
 
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -20,8 +24,12 @@ func (w *World) checkSafety() {
 	if w.o.Checks == CheckNone {
 		return
 	}
+	if w.o.Hostile {
+		w.checkBounds()
+	}
 	if w.o.Checks == CheckAll {
 		w.checkRings()
+		w.checkCores()
 	}
 }
 
@@ -48,12 +56,13 @@ func (w *World) checkBacklog(l *listener) {
 // checkLiveness looks at what must have ended once everything is at rest.
 func (w *World) checkLiveness() {
 	for _, p := range w.apps.pairs {
-		if p.pending {
+		if p.pending && !(p.m.attacked() && p.dialer() == w.attacker()) {
 			w.fail(LiveCalls, "c%d: the dial has not ended", p.id)
 		}
 	}
 	for _, e := range w.apps.live {
 		switch {
+		case e.pair.m.attacked():
 		case e.readWait && !e.eof && !e.cut:
 			w.fail(LiveReader, "%s waits for data; %d bytes have come", e.name, e.got)
 		case e.writeWait && !e.broken:
@@ -63,6 +72,9 @@ func (w *World) checkLiveness() {
 	w.hit(LiveReader)
 	w.hit(LiveWriter)
 	for _, m := range w.machines {
+		if m.attacked() {
+			continue
+		}
 		if m.connects || m.resetting || m.pause == pausing {
 			w.fail(LiveCalls, "guest%d: connecting %v, resetting %v, pausing %v", m.number, m.connects, m.resetting, m.pause == pausing)
 		}
@@ -71,6 +83,9 @@ func (w *World) checkLiveness() {
 		}
 		if w.o.Checks == CheckAll && !m.attacked() {
 			m.view.rules.checkLiveness()
+			if err := m.hostRules.AtRest(); err != nil {
+				w.broken(m, err)
+			}
 		}
 	}
 }
@@ -78,21 +93,9 @@ func (w *World) checkLiveness() {
 // checkNothingLeft looks for leftovers after everything was closed.
 func (w *World) checkNothingLeft() {
 	for _, m := range w.machines {
-		if !m.gone && !m.down {
-			w.fail(LiveReset, "guest%d has not unloaded", m.number)
+		w.checkGuestEnded(m)
+		if w.failed() {
 			return
-		}
-		if !m.down {
-			if err := m.guest.Close(); err != nil {
-				w.fail(LiveReset, "guest%d: %v", m.number, err)
-				return
-			}
-		}
-		if sockets, listeners := m.sockets.Usage(); sockets+listeners != 0 {
-			w.fail(NoLeak, "guest%d still has %d sockets and %d listeners", m.number, sockets, listeners)
-		}
-		if n := m.memory.heap.InUsePages(); n != 0 {
-			w.fail(NoLeak, "guest%d still has %d pages in use", m.number, n)
 		}
 		if u := m.host.Usage(); u.Channels+u.GPADLs+u.Operations+u.Requests != 0 {
 			w.fail(NoLeak, "the host still holds for guest%d: %+v", m.number, u)
@@ -108,6 +111,61 @@ func (w *World) checkNothingLeft() {
 	}
 	w.hit(NoLeak)
 	w.hit(LiveReset)
+	if w.o.Hostile && len(w.machines) > 1 {
+		w.hit(Isolation) // the others have kept every promise
+	}
+}
+
+func (w *World) checkGuestEnded(m *machine) {
+	if m.down {
+		return
+	}
+	if !m.gone {
+		w.fail(LiveReset, "guest%d has not unloaded", m.number)
+		return
+	}
+	if err := m.guest.Close(); err != nil && !m.attacked() {
+		w.fail(LiveReset, "guest%d: %v", m.number, err)
+		return
+	}
+	if m.attacked() { // pages that the host has not let go of stay out of use
+		return
+	}
+	if sockets, listeners := m.sockets.Usage(); sockets+listeners != 0 {
+		w.fail(NoLeak, "guest%d still has %d sockets and %d listeners", m.number, sockets, listeners)
+	}
+	if n := m.memory.heap.InUsePages(); n != 0 {
+		w.fail(NoLeak, "guest%d still has %d pages in use", m.number, n)
+	}
+}
+
+// checkCores asks the rules of package endpoint/invariant about both cores of each
+// bus; the attacker's own is nobody's business.
+func (w *World) checkCores() {
+	for _, m := range w.machines {
+		attacker := neither
+		if m.attacked() {
+			attacker = w.attacker()
+		}
+		if err := m.hostRules.Err(); err != nil && attacker != hostSide {
+			w.broken(m, err)
+		}
+		if err := m.guestRules.Err(); err != nil && attacker != guestSide {
+			w.broken(m, err)
+		}
+	}
+}
+
+// broken makes a finding of a rule's violation.
+func (w *World) broken(m *machine, err error) {
+	i := StateLegal
+	var v *invariant.Violation
+	if errors.As(err, &v) {
+		if at := slices.Index(invariantNames[:], v.Rule); at > 0 {
+			i = Invariant(at)
+		}
+	}
+	w.fail(i, "guest%d: %v", m.number, err)
 }
 
 // messageText is a message as the trace shows it.

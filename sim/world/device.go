@@ -312,7 +312,7 @@ func (e *packetEnd) check(h ringbuffer.Header, b []byte) {
 	key, peer := e.key(e.side.other()), *e
 	peer.side = e.side.other()
 	want := peer.size(e.got)
-	if e.d.w.o.Hostile && e.d.m.number == 1 {
+	if e.d.m.attacked() {
 		e.got++
 		return
 	}
@@ -329,7 +329,7 @@ func (e *packetEnd) check(h ringbuffer.Header, b []byte) {
 }
 
 func (e *packetEnd) broke(err error) {
-	if !e.d.w.o.Hostile {
+	if !e.d.m.attacked() {
 		e.d.w.fail(Prefix, "guest%d device %d: the ring of the %v broke: %v", e.d.m.number, e.d.number, e.side, err)
 	}
 	e.broken, e.readWait, e.writeWait = true, true, true
@@ -353,13 +353,13 @@ func (m *machine) enableDevices() {
 			if e.canSend() {
 				w.add(Step{Kind: App, Op: opHostSend + uint8(i), Guest: m.number, Arg: n}, normalWeight)
 			}
-			if !e.readWait {
+			if !e.readWait && !e.broken {
 				w.add(Step{Kind: App, Op: opHostReceive + uint8(i), Guest: m.number, Arg: n}, normalWeight)
 			}
 		}
 		if g := d.driver; g != nil && g.end != nil && !g.closed {
 			if w.resting {
-				if d.quiet() {
+				if d.quiet() || m.attacked() {
 					w.add(Step{Kind: App, Op: opCloseChannel, Guest: m.number, Arg: n}, normalWeight)
 				}
 				continue
@@ -464,7 +464,7 @@ func (m *machine) sawOffer(o vmbus.OfferChannel) {
 // closed, unless an end waits for what the other should have sent.
 func (d *device) checkLiveness() {
 	g := d.driver
-	if g == nil {
+	if g == nil || d.m.attacked() {
 		return
 	}
 	host, guest := d.ends[0], d.ends[1]

@@ -66,7 +66,13 @@ func (e *end) enable() {
 	if !canRead && !canWrite {
 		w.add(e.step(opClose), lowWeight)
 	}
+	if e.fault {
+		w.add(e.step(opRead), rareWeight) // it stays broken
+	}
 	if w.resting {
+		if e.pair.m.attacked() { // whom nobody answers gives up
+			w.add(e.step(opClose), rareWeight)
+		}
 		return
 	}
 	w.add(e.step(opClose), rareWeight)
@@ -87,6 +93,10 @@ func (e *end) expired(at time.Duration) bool { return at != 0 && at <= e.w.clock
 
 // fill chooses the argument of a step.
 func (w *World) fill(s Step) Step {
+	if s.Kind == Hostile && s.Op != hostileMute {
+		s.Arg = 1 + uint64(w.choose.Draw(1<<30))
+		return s
+	}
 	if s.Kind != App || !drawnOps[s.Op] {
 		return s
 	}
@@ -150,6 +160,12 @@ func (e *end) read(n int) {
 	if n > 0 {
 		e.received(b[:n])
 	}
+	if e.fault {
+		if n > 0 || !errors.Is(err, syscall.EIO) {
+			w.fail(CorruptSticky, "%s: read %d bytes and %v from a broken ring", e.name, n, err)
+		}
+		w.hit(CorruptSticky)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.EAGAIN):
@@ -165,7 +181,7 @@ func (e *end) read(n int) {
 		if p := e.peer(); e.lossless() && (p == nil || !p.closed) {
 			w.fail(CloseGrace, "%s: cut off after %d bytes, for no reason", e.name, e.got)
 		}
-	case errors.Is(err, syscall.EIO) && w.o.Hostile:
+	case errors.Is(err, syscall.EIO) && e.pair.m.attacked():
 		e.fault = true
 	default:
 		w.fail(Stream, "%s: read failed: %v", e.name, err)
@@ -173,7 +189,7 @@ func (e *end) read(n int) {
 }
 
 // lossless reports whether nothing has happened that may cut the connection off.
-func (e *end) lossless() bool { return e.pair.excused == "" && !e.w.o.Hostile }
+func (e *end) lossless() bool { return e.pair.excused == "" && !e.pair.m.attacked() }
 
 func (e *end) checkDeadline(at time.Duration, err error) {
 	var timeout net.Error
@@ -187,6 +203,10 @@ func (e *end) checkDeadline(at time.Duration, err error) {
 // received checks bytes of the peer's stream.
 func (e *end) received(b []byte) {
 	w := e.w
+	if e.pair.m.attacked() {
+		e.got += uint64(len(b))
+		return
+	}
 	key := mixKey(w.o.Seed, uint64(e.pair.id)*2+uint64(1-e.which))
 	if at := mismatch(key, e.got, b); at >= 0 {
 		w.fail(Stream, "%s: byte %d of the stream is not what was written", e.name, e.got+uint64(at))
@@ -252,8 +272,8 @@ func (e *end) write(n int) {
 		if p := e.peer(); e.lossless() && !e.shutWrite && (p == nil || !p.closed) {
 			w.fail(CloseGrace, "%s: cannot write, for no reason", e.name)
 		}
-	case errors.Is(err, syscall.EIO) && w.o.Hostile:
-		e.broken, e.fault = true, true
+	case errors.Is(err, syscall.EIO) && e.pair.m.attacked():
+		e.broken = true
 	default:
 		w.fail(Stream, "%s: write failed: %v", e.name, err)
 	}
@@ -261,7 +281,7 @@ func (e *end) write(n int) {
 
 func (e *end) closeWrite() {
 	w := e.w
-	if err := e.conn.CloseWrite(); err != nil && !w.o.Hostile {
+	if err := e.conn.CloseWrite(); err != nil && !e.pair.m.attacked() {
 		w.fail(FINRoom, "%s: CloseWrite: %v", e.name, err)
 		return
 	}

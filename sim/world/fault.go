@@ -26,7 +26,7 @@ const jump = 10 * time.Second
 
 // guestSteps is what the guest can do next, if there is one.
 func (m *machine) guestSteps() live.Steps {
-	if m.down {
+	if m.down || m.mute && m.w.attacker() == guestSide {
 		return 0
 	}
 	return m.guest.Steps()
@@ -34,7 +34,8 @@ func (m *machine) guestSteps() live.Steps {
 
 // enableFaults lists what may always happen.
 func (w *World) enableFaults() {
-	if !w.o.Legal {
+	if w.o.Hostile {
+		w.enableHostile()
 		return
 	}
 	for _, m := range w.machines {
@@ -54,6 +55,14 @@ func (w *World) enableFaults() {
 	if w.rarely() {
 		w.add(Step{Kind: Fault, Op: faultJump}, rareWeight)
 	}
+}
+
+// hostSteps is what the host's end can do next.
+func (m *machine) hostSteps() live.Steps {
+	if m.mute && m.w.attacker() == hostSide {
+		return 0
+	}
+	return m.host.Steps()
 }
 
 // quiet reports whether no message is on its way or waits to be. A guest that
@@ -159,6 +168,7 @@ func (m *machine) die(how string) {
 func (m *machine) enableLife() {
 	w := m.w
 	switch {
+	case w.ending:
 	case m.down && !m.resetting:
 		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
 	case m.gone && m.closing && !w.resting:
@@ -230,13 +240,3 @@ func (m *machine) reboot() {
 		w.fail(LiveCalls, "guest%d does not boot: %v", m.number, err)
 	}
 }
-
-// What a hostile peer does.
-const (
-	hostileNone uint8 = iota
-	hostilePost
-)
-
-var hostileNames = [...]string{"", "post"}
-
-func (w *World) doHostile(Step) {}

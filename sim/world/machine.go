@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/endpoint"
+	"github.com/hvlab/hvlab/endpoint/invariant"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/vmbus"
@@ -29,6 +30,9 @@ type machine struct {
 	view    *view // of the bus, as an observer on the wire sees it
 	devices []*device
 
+	hostRules  *invariant.Host
+	guestRules *invariant.Guest // of this life
+
 	host      *live.Host
 	hostOwner *owner
 	peer      *hvsock.HostGuest
@@ -43,6 +47,7 @@ type machine struct {
 	closing   bool // BeginClose was called
 	gone      bool // the guest's bus is over
 	connects  bool // BeginConnect has not ended
+	mute      bool // the attacker has fallen silent
 	down      bool // no guest is running
 	resetting bool // the host has not let go since a reset
 	pause     pauseState
@@ -118,8 +123,13 @@ func (w *World) newMachine(number uint8) (*machine, error) {
 	if m.peer, err = w.stack.AddGuest(m.id); err != nil {
 		return nil, err
 	}
+	var core endpoint.HostOptions
+	m.hostRules = invariant.NewHost(core)
+	if w.o.Checks == CheckAll {
+		core.Observe = m.hostRules.Observe
+	}
 	m.host, err = live.NewHost(live.HostOptions{
-		Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
+		Core: core, Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
 		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
 	})
 	if err != nil {
@@ -158,10 +168,14 @@ func (m *machine) boot() error {
 		VMID: m.id, RingPages: m.pages, Backlog: m.w.backlog, Seed: seed, Clock: m.owner,
 	})
 	life := m.life
+	core := endpoint.GuestOptions{Versions: []vmbus.Version{m.version}, Features: m.features, OwnEventFlags: m.ownFlags}
+	m.guestRules = invariant.NewGuest(core)
+	if m.w.o.Checks == CheckAll {
+		core.Observe = m.guestRules.Observe
+	}
 	var err error
 	m.guest, err = live.NewGuest(live.GuestOptions{
-		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{m.version}, Features: m.features, OwnEventFlags: m.ownFlags},
-		Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
+		Core: core, Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
 		Offered: func(o vmbus.OfferChannel) { m.sawOffer(o); m.sockets.Offered(o) }, SocketRefused: m.sockets.Refused,
 		Gone: func(err error) {
 			m.sockets.Gone(err)

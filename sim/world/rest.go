@@ -1,7 +1,15 @@
 package world
 
 // maxRestSteps is the watchdog: what has not come to rest by then never will.
-const maxRestSteps = 200_000
+const maxRestSteps = 100_000
+
+// maxTicks is how many timers in a row fire before the rest of a hostile world is
+// seen to be a timer that starts itself again.
+// Then the clock jumps, a few times, beyond the timeout of an unload.
+const (
+	maxTicks = 1000
+	maxJumps = 12
+)
 
 // rest lets everything end: faults have stopped and the schedule is fair, since
 // every step that stays possible is chosen at last. First the applications finish,
@@ -18,12 +26,10 @@ func (w *World) rest() {
 		return
 	}
 	w.note("--- everything ends")
+	w.ending = true
 	w.apps.closeListeners()
 	for _, m := range w.machines {
-		if !m.down {
-			m.closing = true
-			m.guest.BeginClose()
-		}
+		m.end()
 	}
 	if !w.settle(fair) {
 		return
@@ -33,6 +39,7 @@ func (w *World) rest() {
 
 // settle takes steps until there are none.
 func (w *World) settle(fair *Random) bool {
+	ticks, jumps := 0, 0 // in a row
 	for n := 0; ; n++ {
 		if w.failed() {
 			return false
@@ -46,6 +53,33 @@ func (w *World) settle(fair *Random) bool {
 			w.fail(NoLivelock, "after %d fair steps something still goes on: %v", n, w.steps)
 			return false
 		}
+		if ticks++; w.steps[0].Kind != FireTimer && w.steps[0].Kind != Advance {
+			ticks, jumps = 0, 0
+		}
+		if w.o.Hostile && ticks > maxTicks { // the monitor page of a guest that is mute is looked at for ever
+			if jumps++; jumps > maxJumps {
+				return true
+			}
+			w.clock.now += jump
+			ticks = 0
+		}
 		w.do(w.fill(w.steps[fair.Draw(len(w.steps))]))
+	}
+}
+
+// end ends a guest at the end of everything. The host of an attacked bus gets a
+// reset: nothing else is sure to make it let go.
+func (m *machine) end() {
+	if m.attacked() {
+		m.mute = false
+		m.host.BeginReset(func() {})
+	}
+	switch {
+	case m.down:
+	case m.attacked() && m.w.attacker() == guestSide:
+		m.die("was the attacker")
+	default:
+		m.closing = true
+		m.guest.BeginClose()
 	}
 }

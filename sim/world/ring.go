@@ -64,6 +64,9 @@ func (w *World) checkRings() {
 			}
 		}
 		for _, d := range m.view.dead {
+			if m.attacked() {
+				break
+			}
 			if d.ring.load() != d.ring.now {
 				w.fail(GPADLMem, "guest%d: a ring of GPADL %#x has changed after GpadlTorndown", m.number, uint32(d.gpadl))
 				return
@@ -79,7 +82,7 @@ func (w *World) checkRing(m *machine, c *channelView, r *ring) {
 		return
 	}
 	r.now = now
-	if w.o.Hostile && m.number == 1 {
+	if m.attacked() {
 		return
 	}
 	id := c.offer.Channel

@@ -27,7 +27,7 @@ func (w *World) replay() {
 func (w *World) possible(s Step) bool {
 	w.enabled()
 	bare := s
-	if s.Kind == App && drawnOps[s.Op] {
+	if s.Kind == App && drawnOps[s.Op] || s.Kind == Hostile {
 		bare.Arg = 0
 	}
 	return slices.Contains(w.steps, bare)

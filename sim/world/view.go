@@ -70,9 +70,6 @@ func newView(m *machine) *view {
 	return v
 }
 
-// attacked reports whether the rules do not bind the ends of this bus.
-func (m *machine) attacked() bool { return m.w.o.Hostile && m.number == 1 }
-
 // excuse excuses the connection over channel id.
 func (v *view) excuse(id vmbus.ChannelID) {
 	if c := v.channels[id]; c != nil {
@@ -92,7 +89,7 @@ func (m *machine) posted(dir vmbus.Direction, payload []byte) {
 	w.mixBytes(payload)
 	msg, tail, err := vmbus.ParseFrom(dir, payload, v.n)
 	if err != nil {
-		if !w.o.Hostile {
+		if !m.attacked() {
 			w.fail(VersionRules, "%v sent what %v does not have: %v", dir, v.n, err)
 		}
 		return
@@ -174,7 +171,7 @@ func (m *machine) checkZeroOut(dir vmbus.Direction, msg vmbus.Message, tail, pay
 			same = same && b == 0
 		}
 	}
-	if !same && !m.w.o.Hostile {
+	if !same && !m.attacked() {
 		m.w.fail(ZeroOut, "%v %v has bytes that nobody defined: % x", dir, msg.Type(), payload)
 		return
 	}

@@ -31,6 +31,7 @@ type World struct {
 	actor   side // who does the current step
 	signals []rung
 	resting bool // faults have stopped
+	ending  bool // and nothing begins any more
 	result  Result
 	hash    uint64
 }
@@ -181,7 +182,10 @@ func (w *World) doBus(m *machine, s Step) {
 	switch s.Kind {
 	case HostStep:
 		w.actor = hostSide
-		if live.Steps(s.Op) == live.StepReceive && m.host.Steps()&live.StepReceive != 0 {
+		if m.hostSteps()&live.Steps(s.Op) == 0 {
+			return
+		}
+		if live.Steps(s.Op) == live.StepReceive {
 			m.handled(hostSide)
 		}
 		m.host.Do(live.Steps(s.Op))
@@ -264,7 +268,7 @@ func (w *World) add(s Step, weight uint16) {
 var busSteps = [...]live.Steps{live.StepAction, live.StepPost, live.StepCall, live.StepReceive}
 
 func (w *World) enableBus(m *machine) {
-	if s := m.host.Steps(); s != 0 {
+	if s := m.hostSteps(); s != 0 {
 		for _, one := range busSteps {
 			if s&one != 0 {
 				w.add(Step{Kind: HostStep, Guest: m.number, Op: uint8(one)}, normalWeight)

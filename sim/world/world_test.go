@@ -65,3 +65,11 @@ func TestLegalFaults(t *testing.T) {
 		requireNothing(t, Options{Seed: seed, Guests: 1 + int(seed%3), Legal: true})
 	}
 }
+
+// TestHostile: whatever an end of guest1's bus does, the other end and all other
+// guests come to no harm.
+func TestHostile(t *testing.T) {
+	for seed := range uint64(200) {
+		requireNothing(t, Options{Seed: seed, Guests: 2, Hostile: true})
+	}
+}
