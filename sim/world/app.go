@@ -40,12 +40,13 @@ const (
 	opResume
 	opUnload
 	opBoot // again, after an unload, a reset or a crash
+	opSave // both ends are saved, and run on
 )
 
 var appNames = [...]string{
 	"", "accept", "dial", "dial", "cancel", "read", "write", "closewrite", "closeread", "close", "readdeadline", "writedeadline",
 	"publish", "open", "closechannel", "modify", "hostsend", "send", "hostreceive", "receive",
-	"pause", "resume", "unload", "boot",
+	"pause", "resume", "unload", "boot", "save",
 }
 
 // opsWithArg have a number in their text; of those in drawnOps the chooser draws it.
@@ -161,7 +162,7 @@ func (a *apps) do(s Step) {
 				w.fail(LiveCalls, "c%d: the dialer gave up and was not told", p.id)
 			}
 		}
-	case opPause, opResume, opUnload, opBoot:
+	case opPause, opResume, opUnload, opBoot, opSave:
 		if m := w.machine(s.Guest); m != nil {
 			w.actor = guestSide
 			m.live(s.Op)

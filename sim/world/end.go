@@ -77,7 +77,11 @@ func (e *end) enable() {
 	}
 	w.add(e.step(opClose), rareWeight)
 	if !e.shutWrite {
-		w.add(e.step(opCloseWrite), rareWeight)
+		weight := uint16(rareWeight)
+		if e.writeWait { // a FIN has room in a full ring
+			weight = lowWeight
+		}
+		w.add(e.step(opCloseWrite), weight)
 	}
 	if canRead {
 		w.add(e.step(opCloseRead), rareWeight)
@@ -253,6 +257,9 @@ func (e *end) write(n int) {
 	e.writeWait = false
 	n, err := e.conn.TryWrite(b)
 	e.sent += uint64(n)
+	if n > 0 && e.blockedBoth {
+		w.hit(NoDeadlock)
+	}
 	w.mix(uint64(n))
 	if w.o.Trace != nil {
 		w.note("%s: wrote %d bytes of %d, %v", e.name, n, len(b), err)
@@ -281,13 +288,14 @@ func (e *end) write(n int) {
 
 func (e *end) closeWrite() {
 	w := e.w
+	full := e.writeWait
 	if err := e.conn.CloseWrite(); err != nil && !e.pair.m.attacked() {
 		w.fail(FINRoom, "%s: CloseWrite: %v", e.name, err)
 		return
 	}
 	e.shutWrite = true
-	if e.writeWait {
-		w.hit(FINRoom) // the ring was full
+	if full {
+		w.hit(FINRoom)
 	}
 }
 

@@ -142,10 +142,11 @@ func (c Cell) String() string { return c.Table + ": " + c.Event + " in " + c.Sta
 // heldElsewhere says which invariants no run of a World can put at stake, why, and
 // what holds them.
 var heldElsewhere = map[Invariant]string{
-	Snapshot: "needs a peer between two loads of one call: ringbuffer, go test -tags hvlab_mutate",
-	Race:     "needs the race detector: CI runs all tests with -race",
-	Trust:    "needs a trusted path, which no driver has: package endpoint, FuzzHost and scenarios",
-	Log:      "nothing here logs: package endpoint/live counts what it drops",
+	Snapshot:      "needs a peer between two loads of one call: ringbuffer, go test -tags hvlab_mutate",
+	Race:          "needs the race detector: CI runs all tests with -race",
+	Trust:         "needs a trusted path, which no driver has: package endpoint, FuzzHost and scenarios",
+	NoStaleAction: "needs devices that answer late, and the running driver answers at once: package endpoint, FuzzHost and cycle tests",
+	Log:           "nothing here logs: package endpoint/live counts what it drops",
 }
 
 // HeldElsewhere says why a run cannot put i at stake and what holds it instead;

@@ -22,7 +22,8 @@ type view struct {
 	toHost   []inFlight
 	toGuest  []inFlight
 	rules    *contract
-	shared   map[uint64]bool // page numbers the host may look up
+	used     [vmbus.MaxChannels + 1]bool // ids that were ever offered
+	shared   map[uint64]bool             // page numbers the host may look up
 	dead     []*deadRing
 }
 

@@ -145,6 +145,10 @@ func (c *contract) hostOffers(o *vmbus.OfferChannel) {
 	if o.Flags&vmbus.OfferTLNPI != 0 && !vmbus.DecodeHVSockUserData(o.UserDefined).ForGuestAccept {
 		c.socketAnswered(socketKey{o.Interface, o.Instance}, "an offer")
 	}
+	if c.v.used[id] {
+		c.v.m.w.hit(LiveReuse)
+	}
+	c.v.used[id] = true
 	c.offered[id] = &promise{offer: *o}
 	c.order = append(c.order, id)
 }

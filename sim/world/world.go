@@ -30,8 +30,9 @@ type World struct {
 	current Step
 	actor   side // who does the current step
 	signals []rung
-	resting bool // faults have stopped
-	ending  bool // and nothing begins any more
+	lastApp time.Duration // when an application last called
+	resting bool          // faults have stopped
+	ending  bool          // and nothing begins any more
 	result  Result
 	hash    uint64
 }
@@ -161,6 +162,7 @@ func (w *World) do(s Step) {
 			w.note("the time is %v", w.clock.now)
 		}
 	case App:
+		w.lastApp = w.clock.now
 		w.apps.do(s)
 	case Fault:
 		w.doFault(s)

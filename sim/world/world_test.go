@@ -13,7 +13,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestSeeds: some seeds, as `hvlab sim` runs many, find nothing.
 func TestSeeds(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(80) {
 		requireNothing(t, Options{Seed: seed, Guests: 1 + int(seed%3)})
 	}
 }
@@ -61,7 +61,7 @@ func TestScenarioReplays(t *testing.T) {
 
 // TestLegalFaults: whatever may always happen costs only what it must.
 func TestLegalFaults(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(80) {
 		requireNothing(t, Options{Seed: seed, Guests: 1 + int(seed%3), Legal: true})
 	}
 }
@@ -69,7 +69,7 @@ func TestLegalFaults(t *testing.T) {
 // TestHostile: whatever an end of guest1's bus does, the other end and all other
 // guests come to no harm.
 func TestHostile(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(80) {
 		requireNothing(t, Options{Seed: seed, Guests: 2, Hostile: true})
 	}
 }
