@@ -104,7 +104,7 @@ func (p *PipeReader) readRun(b []byte) (n int) {
 			break
 		}
 		data := at + ringbuffer.DescriptorBytes + pipeHeaderBytes
-		copy(b[n:], run[data:data+int(size)])
+		ringbuffer.CopyRun(b[n:], run[data:data+int(size)])
 		n += int(size)
 		at += packetBytes
 		packets++

@@ -26,3 +26,10 @@ func load32(control *guestmem.Page, off int) uint32 {
 	}
 	return control.Load32(off)
 }
+
+// SetMutator sets what is called before shared memory is loaded, for the tests of
+// packages that read rings: data with the bytes that are loaded next, word with
+// the place of a control word. nil does nothing.
+func SetMutator(data func([]byte), word func(control *guestmem.Page, off int)) {
+	onLoad, onLoadWord = data, word
+}

@@ -334,6 +334,14 @@ func SmallPacket(run []byte) (packetBytes int, first uint64, ok bool) {
 	return packetBytes, le.Uint64(run[DescriptorBytes:]), true
 }
 
+// CopyRun copies a part of a Run, all of which must fit into dst.
+func CopyRun(dst, run []byte) {
+	if mutating {
+		mutate(run)
+	}
+	copy(dst, run)
+}
+
 // Skip steps past packets at the start of the Run, which together take that
 // many bytes of it, without freeing them.
 func (r *Reader) Skip(packets, bytes int) {
