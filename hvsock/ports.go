@@ -22,8 +22,19 @@ const (
 
 // A random is a source of identifiers that may be used from any goroutine.
 type random struct {
-	mu  sync.Mutex
-	rng *rand.Rand
+	mu   sync.Mutex
+	rng  *rand.Rand
+	down uint32 // ports given out by downPort so far
+}
+
+// downPort returns ports from 0xFFFFFFFE downwards, each once before the first
+// comes again: a host may still know the connection that used the last one.
+func (r *random) downPort() uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	port := PortAny - 1 - r.down%(PortAny-minAutoPort)
+	r.down++
+	return port
 }
 
 // newRandom returns a source seeded with seed; 0 means a random seed.
@@ -68,12 +79,12 @@ func (a portAllocator) endpoint(taken func(uuid.UUID) bool) (uuid.UUID, error) {
 }
 
 // pick returns the service id of a port that taken does not know: a random one,
-// then its successors; or the highest, and those below. All taken is
+// then its successors; or the next one below the last. All taken is
 // EADDRNOTAVAIL.
 func (a portAllocator) pick(taken func(uuid.UUID) bool) (uuid.UUID, error) {
 	if a.down {
-		for i := range uint32(maxDownPorts) {
-			if id := ServiceIDFromPort(PortAny - 1 - i); !taken(id) {
+		for range maxDownPorts {
+			if id := ServiceIDFromPort(a.rnd.downPort()); !taken(id) {
 				return id, nil
 			}
 		}

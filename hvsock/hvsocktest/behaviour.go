@@ -23,7 +23,8 @@ type Behaviour struct {
 
 // Behaviours is every promise, in the order a reader would want them.
 func Behaviours() []Behaviour {
-	return slices.Concat(streamBehaviours, closeBehaviours, deadlineBehaviours, dialBehaviours, listenBehaviours)
+	return slices.Concat(streamBehaviours, closeBehaviours, deadlineBehaviours, dialBehaviours, listenBehaviours,
+		waitingBehaviours, queueBehaviours)
 }
 
 // A FailureError says which promise a transport broke, and how.

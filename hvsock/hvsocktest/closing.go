@@ -27,9 +27,9 @@ func checkHalfClose(s *session) {
 		s.write(from, question)
 		s.must(from.CloseWrite(), "CloseWrite")
 		s.spawn(func() {
-			s.readAll(to, question)
+			s.ended(from, to, question)
 			s.write(to, answer)
-			s.must(to.CloseWrite(), "CloseWrite")
+			s.end(to)
 		})
 		s.readAll(from, answer)
 	})
@@ -39,8 +39,7 @@ func checkEOFLatch(s *session) {
 	s.eachWay(func(from, to Conn) {
 		s.write(from, []byte("end"))
 		s.must(from.CloseWrite(), "CloseWrite")
-		s.read(to, []byte("end"))
-		s.eof(to)
+		s.ended(from, to, []byte("end"))
 		s.must(from.Close(), "Close")
 		s.eof(to)
 	})
@@ -49,7 +48,7 @@ func checkEOFLatch(s *session) {
 func checkWriteAfterFIN(s *session) {
 	s.eachWay(func(from, to Conn) {
 		s.must(from.CloseWrite(), "CloseWrite")
-		s.eof(to)
+		s.ended(from, to, nil)
 		s.write(to, []byte("still here"))
 		s.read(from, []byte("still here"))
 	})
@@ -71,7 +70,7 @@ func checkFINNeedsNoSpace(s *session) {
 		s.must(from.SetWriteDeadline(soon()), "SetWriteDeadline")
 		n, err := from.Write(want)
 		s.timedOut(err, "a Write nobody reads")
-		s.must(from.CloseWrite(), "CloseWrite")
+		s.end(from)
 		s.readAll(to, want[:n])
 	})
 }
@@ -91,6 +90,12 @@ func checkCloseReadDiscards(s *session) {
 	s.eachWay(func(from, to Conn) {
 		s.must(from.CloseRead(), "CloseRead")
 		s.follow(from, to) // AF_VSOCK's loopback tells the peer, who fails at once; or hangs, if it had filled the buffer by then
+		if s.of(from).KeepsUnread {
+			s.must(to.SetWriteDeadline(soon()), "SetWriteDeadline")
+			_, err := to.Write(pattern(1<<20, 9))
+			s.timedOut(err, "a Write whose reader keeps what it does not read")
+			return
+		}
 		s.must(to.SetWriteDeadline(time.Now().Add(patience/2)), "SetWriteDeadline")
 		s.write(to, pattern(1<<20, 9))
 	})

@@ -67,7 +67,7 @@ func checkDeadlinePartialWrite(s *session) {
 		s.must(from.SetWriteDeadline(time.Time{}), "SetWriteDeadline")
 		s.spawn(func() {
 			s.write(from, want[n:])
-			s.must(from.CloseWrite(), "CloseWrite")
+			s.end(from)
 		})
 		s.readAll(to, want)
 	})

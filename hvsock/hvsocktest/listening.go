@@ -6,6 +6,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/hvlab/hvlab/hvsock"
 )
 
 var listenBehaviours = []Behaviour{
@@ -45,6 +47,11 @@ func checkListenAgain(s *session) {
 		s.write(dialed, []byte("x"))
 		s.read(accepted, []byte("x"))
 		s.must(l.Close(), "closing the listener")
+		if s.of(accepted).BindConflict == hvsock.BindConnected { // the connection holds it
+			_, err := s.tr.Listen(bind)
+			s.is(err, "Listen", syscall.EADDRINUSE)
+			s.must(accepted.Close(), "Close")
+		}
 	}
 }
 

@@ -24,6 +24,33 @@ type session struct {
 	mu      sync.Mutex
 	failure string
 	open    []io.Closer
+	ends    map[Conn]hvsock.Profile
+}
+
+// of is how the end c behaves.
+func (s *session) of(c Conn) hvsock.Profile {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends[c]
+}
+
+// behaves is said of c by whoever has made it.
+func (s *session) behaves(c Conn, p hvsock.Profile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends == nil {
+		s.ends = map[Conn]hvsock.Profile{}
+	}
+	s.ends[c] = p
+}
+
+// end ends c's stream, in the way that its profile has.
+func (s *session) end(c Conn) {
+	if s.of(c).NoHalfClose {
+		s.must(c.Close(), "Close")
+		return
+	}
+	s.must(c.CloseWrite(), "CloseWrite")
 }
 
 // spawn runs f in a goroutine the session waits for. f may fail the session.
@@ -114,6 +141,7 @@ func (s *session) dial(addr hvsock.Addr) Conn {
 	c, err := s.tr.Dial(context.Background(), addr)
 	s.must(err, "Dial")
 	s.keep(c)
+	s.behaves(c, s.tr.Dialer)
 	return c
 }
 
@@ -123,6 +151,7 @@ func (s *session) accept(l Listener) Conn {
 	s.keep(c)
 	conn, ok := c.(Conn)
 	s.that(ok, "Accept returns a %T, which has no CloseRead and CloseWrite", c)
+	s.behaves(conn, s.tr.Acceptor)
 	return conn
 }
 
@@ -181,6 +210,20 @@ func (s *session) same(got, want []byte) {
 func (s *session) follow(from, to Conn) {
 	s.write(from, []byte{1})
 	s.read(to, []byte{1})
+}
+
+// ended checks that to reads want and then, since from has called CloseWrite, the
+// end of the stream; or nothing, if from does not say so before Close.
+func (s *session) ended(from, to Conn, want []byte) {
+	s.read(to, want)
+	if !s.of(from).NoHalfClose {
+		s.eof(to)
+		return
+	}
+	s.must(to.SetReadDeadline(soon()), "SetReadDeadline")
+	_, err := to.Read(make([]byte, 1))
+	s.timedOut(err, "a Read after the CloseWrite that sends nothing")
+	s.must(to.SetReadDeadline(time.Time{}), "SetReadDeadline")
 }
 
 // eof checks that the stream has ended, and stays so.

@@ -45,8 +45,14 @@ func checkBigTransfer(s *session) {
 	}
 	s.spawn(func() { send(dialed, there) })
 	s.spawn(func() { send(accepted, back) })
-	s.spawn(func() { s.readAll(dialed, back) })
-	s.readAll(accepted, there)
+	var wg sync.WaitGroup
+	wg.Add(1)
+	s.spawn(func() {
+		defer wg.Done()
+		s.ended(accepted, dialed, back)
+	})
+	s.ended(dialed, accepted, there)
+	wg.Wait()
 }
 
 func checkSmallWrites(s *session) {

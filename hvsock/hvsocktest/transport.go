@@ -40,6 +40,10 @@ type Transport struct {
 	// (hvsock.md 5.2).
 	NeverRefuses bool
 
+	// Dialer and Acceptor are how either end behaves; some promises depend on
+	// it. The zero value behaves best.
+	Dialer, Acceptor hvsock.Profile
+
 	// Patience is how long one behaviour or question may take; 30 s if zero. A
 	// transport needs more where each call is a message to an emulated machine.
 	Patience time.Duration

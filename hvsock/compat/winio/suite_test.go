@@ -34,15 +34,18 @@ func roles(host, guest *winio.Machine, vmid guid.GUID) []role {
 // deviations are what the original does not promise either.
 var deviations = map[string]string{
 	"AcceptDeadline":     "its listeners have no deadlines",
+	"AcceptDeadlinePast": "its listeners have no deadlines",
 	"AfterClose":         "its second Close returns nil, and so does a deadline after Close; the rest is in TestErrorsAreTheOriginals",
 	"CloseRead":          "its Read after CloseRead is WSAESHUTDOWN, see TestErrorsAreTheOriginals",
+	"CloseReadUnblocks":  "its Read after CloseRead is WSAESHUTDOWN, see TestErrorsAreTheOriginals",
+	"ShutdownBoth":       "its Read after CloseRead is WSAESHUTDOWN, see TestErrorsAreTheOriginals",
 	"ListenerCloseTwice": "its second Close returns nil",
 	"DialDeadline":       "the error is the context's own, see TestDialEnds",
 }
 
 // impatient are the behaviours that end a dial by its context's deadline, where
 // nobody can refuse it.
-var impatient = []string{"NoListener", "DialAfterListenerClose"}
+var impatient = []string{"NoListener", "DialAfterListenerClose", "DialCancelledMidway"}
 
 // A listener is an HvsockListener with what the suite wants besides.
 type listener struct{ *winio.HvsockListener }

@@ -16,16 +16,17 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s (%s): %s: %s; the reference: %s", d.System, d.About, d.Row, d.Did, d.Reference)
 }
 
-// unanswered stands for an answer that is missing, as after rows were added.
+// unanswered stands for an answer that is missing.
 const unanswered = "not asked"
 
 // Compare lists the differences of s, with the explanations of all records of a
-// system of that name: an explanation counts where the same answer was seen.
+// system of that name: an explanation counts where the same answer was seen. A
+// record that is older than a row says nothing of it, which is no difference.
 func Compare(rows []Row, reference, s System, records []System) []Difference {
 	var all []Difference
 	for _, r := range rows {
 		did, want := s.Did(r.Name), reference.Did(r.Name)
-		if did == want {
+		if did == want || did == "" && s.Seen != "" {
 			continue
 		}
 		d := Difference{s.Name, s.About, r.Name, did, want, explanation(s.Name, r.Name, did, records)}

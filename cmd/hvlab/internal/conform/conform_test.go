@@ -163,7 +163,9 @@ func TestCompare(t *testing.T) {
 
 	asked := other
 	asked.Answers = asked.Answers[:1]
-	require.Equal(t, unanswered, Compare(smallRows, reference, asked, nil)[0].Did, "rows that were added since want to be asked")
+	require.Equal(t, unanswered, Compare(smallRows, reference, asked, nil)[0].Did, "whoever can be asked now has to answer")
+	asked.Seen = "2026-11-21"
+	require.Empty(t, Compare(smallRows, reference, asked, nil), "a record may be older than a row")
 }
 
 func TestStale(t *testing.T) {

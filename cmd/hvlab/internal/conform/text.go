@@ -87,7 +87,10 @@ func (t Table) writeRow(b *strings.Builder, r Row) {
 	line := fmt.Sprintf("%-26s%-8s", r.Name, first)
 	for _, s := range t.Systems[1:] {
 		cell := "same"
-		if s.Did(r.Name) != reference {
+		switch did := s.Did(r.Name); {
+		case did == "" && s.Seen != "":
+			cell = "-" // the record is older than the row
+		case did != reference:
 			cell = "differs"
 		}
 		line += fmt.Sprintf("%-8s", cell)
