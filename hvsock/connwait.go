@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/endpoint/live"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // A half is what the two directions of a Conn have in common: the lock that
@@ -86,6 +87,9 @@ func (h *half) release() {
 	defer h.mu.Unlock()
 	if h.held = false; h.holder {
 		h.busy, h.holder = false, false
+	}
+	if putback.On(putback.SS09) {
+		return
 	}
 	h.turn.Broadcast()
 	h.wake() // whoever sleeps may have missed something

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock/registry"
+	"github.com/hvlab/hvlab/internal/putback"
 )
 
 // This file is how a host asks its registered services: hvsock.md 3.
@@ -52,7 +53,7 @@ func (g *HostGuest) cutOff(chosen func(*hostSocket) bool) {
 	all := slices.SortedFunc(maps.Keys(g.sockets), func(a, b *hostSocket) int { return cmp.Compare(a.serial, b.serial) })
 	g.mu.Unlock()
 	for _, k := range all {
-		if !chosen(k) {
+		if !chosen(k) || putback.On(putback.HV18) || putback.On(putback.SS10) {
 			continue
 		}
 		if c := k.conn.Load(); c != nil {

@@ -39,13 +39,16 @@ func TestCatalogue(t *testing.T) {
 		{"HV-10", testSilentPeer},
 		{"HV-11", testSlowReaderGetsAll},
 		{"HV-14", testHalfCloseIsHalf},
-		{"HV-18", testSleepAndWake},
+		{"HV-18-replaced", testSleepAndWake},
 		{"SS-03", testBindingLivesWithItsListener},
 		{"SS-08", testQueuedConnectionsEnd},
-		{"SS-10", testGuestOfAnOlderSnapshot},
+		{"SS-10-older", testGuestOfAnOlderSnapshot},
 	} {
 		t.Run(row.id, func(t *testing.T) { synctest.Test(t, row.test) })
 	}
+	t.Run("HV-18-pause", TestPause) // these make their bubbles themselves
+	t.Run("SS-09", TestPauseKeepingConnections)
+	t.Run("SS-10-save", TestSaveAndRestore)
 }
 
 // open is one connection in each of the first two roles.

@@ -83,7 +83,7 @@ const (
 	HV15 // a Write of more than one packet fails
 	HV16 // the length in a pipe header is believed
 	HV17 // a connection keeps its rings when the channel is released
-	HV18 // host sockets live on when their guest's channel is closed
+	HV18 // host sockets live on when their guest is paused or gone
 	HV19 // Close does not wake a blocked Read
 
 	// Stream sockets in general.
@@ -95,8 +95,8 @@ const (
 	SS06 // a pipe header's length is compared with the largest packet instead of this one
 	SS07 // the late answer of a device that was withdrawn is taken for that of its successor
 	SS08 // connections nobody has accepted are forgotten when the listener closes
-	SS09 // a refused post is tried again for ever
-	SS10 // the host keeps the sockets of a guest that came back without them
+	SS09 // a refused post is tried again for ever, and a guest that goes on wakes nobody
+	SS10 // the host keeps the sockets of a guest that was saved, or came back without them
 	SS11 // the end of one direction through a bridge ends both
 	SS12 // the handshake line has neither a bound nor a time limit
 

@@ -126,7 +126,7 @@ var rows = []row{
 	in(putback.HV15, "channel"),
 	in(putback.HV16, "channel"),
 	in(putback.HV17, "hvsock"),
-	in(putback.HV18, "sim").like("machines do not sleep; the guest goes away and comes back under live connections"),
+	in(putback.HV18, "sim:TestCatalogue/HV-18-replaced", "sim:TestCatalogue/HV-18-pause"),
 	in(putback.HV19, "hvsock"),
 
 	in(putback.SS01, "hvsock"),
@@ -137,8 +137,8 @@ var rows = []row{
 	in(putback.SS06, "channel"),
 	in(putback.SS07, "endpoint").like("there are no workers that outlive their queue; what comes late is the answer of a device"),
 	in(putback.SS08, "sim"),
-	in(putback.SS09, "endpoint/live").like("what must be bounded is how often a post is tried again"),
-	in(putback.SS10, "sim").like("the snapshot is from before the connections, so the guest knows none of them"),
+	in(putback.SS09, "endpoint/live", "sim"),
+	in(putback.SS10, "sim:TestCatalogue/SS-10-older", "sim:TestCatalogue/SS-10-save"),
 	in(putback.SS11, "sim/bridge"),
 	in(putback.SS12, "sim/bridge:TestCatalogue/SS-12-bytes", "sim/bridge:TestCatalogue/SS-12-seconds"),
 
