@@ -53,8 +53,8 @@ type GuestOptions struct {
 // A GuestStack is the Hyper-V sockets of one guest.
 type GuestStack struct {
 	opts       GuestOptions
-	bus        *live.Guest // set once by Attach
-	root       site        // the guest's own sockets, outside any container
+	bus        atomic.Pointer[live.Guest]
+	root       site // the guest's own sockets, outside any container
 	containers containers
 	rnd        *random
 	names      portAllocator
@@ -62,6 +62,7 @@ type GuestStack struct {
 
 	mu      sync.Mutex
 	closed  bool
+	gone    bool                       // the bus is
 	dialed  uint64                     // sockets so far
 	dials   map[guestDial]*guestSocket // Requested
 	ports   map[uuid.UUID]struct{}     // local endpoint ids in use by dials
@@ -97,9 +98,14 @@ func NewGuestStack(opts GuestOptions) *GuestStack {
 	}
 }
 
-// Attach gives the stack its bus. It must be called once, before Dial and
-// Listen.
-func (s *GuestStack) Attach(bus *live.Guest) { s.bus = bus }
+// Attach gives the stack its bus. It must be called before Dial and Listen, and
+// may be called again after Gone, for a guest that connects anew.
+func (s *GuestStack) Attach(bus *live.Guest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bus.Store(bus)
+	s.gone = false
+}
 
 // A guestSocket is one connection in the guest, from the dial or offer until
 // the channel is gone. It is the live.Driver of its channel.
@@ -167,7 +173,7 @@ func (k *guestSocket) request() {
 	if k.site.place == inVMSilo {
 		silo = wire(k.site.id)
 	}
-	k.stack.bus.RequestSocketFrom(silo, wire(k.remote.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
+	k.stack.bus.Load().RequestSocketFrom(silo, wire(k.remote.ServiceID), wire(k.endpoint), func(err error) { k.fail(guestRefused, busError(err)) })
 }
 
 // busError maps what the bus says about a request to the errno of a system
@@ -178,7 +184,7 @@ func busError(error) error { return syscall.ENODEV }
 func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*guestSocket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.bus == nil && !putback.On(putback.HV07) {
+	if s.closed || s.gone || s.bus.Load() == nil && !putback.On(putback.HV07) {
 		return nil, syscall.ENODEV
 	}
 	p := s.opts.Profile
@@ -216,7 +222,7 @@ func (s *GuestStack) giveUp(k *guestSocket) bool {
 		s.forget(k)
 	}
 	if opening {
-		s.bus.CloseChannel(ch, k)
+		s.bus.Load().CloseChannel(ch, k)
 	}
 	return true
 }
@@ -297,8 +303,8 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	k.mu.Lock()
 	k.channel = o.Channel
 	k.mu.Unlock()
-	send, recv := s.opts.Profile.ringPages(s.bus.Version(), k.done == nil, k.sendBytes, k.recvBytes)
-	s.bus.OpenOffer(o, live.RingOptions{ToHostPages: send, ToGuestPages: recv}, k)
+	send, recv := s.opts.Profile.ringPages(s.bus.Load().Version(), k.done == nil, k.sendBytes, k.recvBytes)
+	s.bus.Load().OpenOffer(o, live.RingOptions{ToHostPages: send, ToGuestPages: recv}, k)
 }
 
 // takeOffer matches an offer to the dial it answers: both ids must match.
@@ -352,7 +358,7 @@ func (k *guestSocket) Opened(ch *live.GuestChannel) {
 	k.mu.Unlock()
 	if !legal || was == guestAbandoned { // nobody wants it any more
 		conn.detach(detachReset)
-		k.stack.bus.CloseChannel(k.channel, k)
+		k.stack.bus.Load().CloseChannel(k.channel, k)
 		return
 	}
 	k.conn.Store(conn)
@@ -437,14 +443,14 @@ func (k *guestSocket) end(on guestEvent) {
 	if c := k.conn.Load(); c != nil {
 		c.detach(detachReset)
 	}
-	k.stack.bus.CloseChannel(k.channel, k)
+	k.stack.bus.Load().CloseChannel(k.channel, k)
 	k.stack.forget(k)
 }
 
 // Gone is the live.Guest's Gone callback: dials that wait for an answer fail.
 func (s *GuestStack) Gone(error) {
 	s.mu.Lock()
-	s.closed = true
+	s.gone = true
 	waiting := slices.SortedFunc(maps.Values(s.dials), func(a, b *guestSocket) int { return cmp.Compare(a.serial, b.serial) })
 	s.mu.Unlock()
 	for _, k := range waiting {

@@ -84,7 +84,7 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr, o dial
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(Addr{}, addr, contextError(err))
 	}
-	if from.place == inVMSilo && s.bus != nil && s.bus.Version() < vmbus.Win10RS5 {
+	if from.place == inVMSilo && s.bus.Load() != nil && s.bus.Load().Version() < vmbus.Win10RS5 {
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
 	result := make(chan dialResult, 1)

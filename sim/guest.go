@@ -62,17 +62,17 @@ type Guest struct {
 	opts       GuestOptions // with a name and an id
 	memory     *guestmem.Heap
 	hypervisor *synic.Partition
-	bus        *live.Guest
 	sockets    *hvsock.GuestStack
-	basePages  int // pages of the guest's own, without any connection
 
-	mu         sync.Mutex // guards where it is
+	mu         sync.Mutex // guards what changes when it moves or wakes up
 	host       *Host
 	attachment *Attachment
+	bus        *live.Guest
 
-	closing sync.Mutex // held while the guest is closed, paused, saved or moved
-	closed  bool
-	paused  bool
+	closing    sync.Mutex // held while any of these changes, and while it is saved or moved
+	closed     bool
+	paused     bool
+	hibernated vmbus.Version // that it had, and will have again; 0 if it runs
 }
 
 // NewGuest starts a guest and returns once its VMBus is connected. A version
@@ -168,20 +168,42 @@ func (g *Guest) start() error {
 		return err
 	}
 	g.attachment = attachment
-	if g.bus, err = live.NewGuest(g.busOptions()); err != nil {
-		attachment.Close()
-		return err
-	}
-	g.basePages = g.memory.InUsePages()
-	g.sockets.Attach(g.bus)
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
-	defer cancel()
-	if err := g.bus.Connect(ctx); err != nil {
-		_ = g.bus.Close() // the connection is what failed
+	if err := g.connect(g.busOptions()); err != nil {
 		attachment.Close()
 		return err
 	}
 	return nil
+}
+
+// connect makes the guest's end and connects it to the host.
+func (g *Guest) connect(opts live.GuestOptions) error {
+	bus, err := live.NewGuest(opts)
+	if err != nil {
+		return err
+	}
+	g.use(bus)
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	if err := bus.Connect(ctx); err != nil {
+		_ = bus.Close() // the connection is what failed
+		return err
+	}
+	return nil
+}
+
+// use makes bus the guest's end.
+func (g *Guest) use(bus *live.Guest) {
+	g.mu.Lock()
+	g.bus = bus
+	g.mu.Unlock()
+	g.sockets.Attach(bus)
+}
+
+// end returns the guest's end of its bus.
+func (g *Guest) end() *live.Guest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.bus
 }
 
 // place is how the guest is reached from its host.
@@ -202,8 +224,9 @@ func (g *Guest) ID() uuid.UUID { return g.opts.ID }
 // Name returns the guest's label in traces.
 func (g *Guest) Name() string { return g.opts.Name }
 
-// Version returns the negotiated VMBus version.
-func (g *Guest) Version() vmbus.Version { return g.bus.Negotiated().Version }
+// Version returns the negotiated VMBus version; 0 if the guest is closed or
+// hibernated.
+func (g *Guest) Version() vmbus.Version { return g.end().Negotiated().Version }
 
 // Listen accepts connections on addr.ServiceID. The VM id is hvsock.Wildcard;
 // hvsock.Parent for the host's alone; hvsock.Loopback or the guest's own id for
@@ -231,11 +254,12 @@ func (g *Guest) DialContext(ctx context.Context, network, address string) (net.C
 // Usage returns what the guest holds. Pages does not count the three pages of
 // its interrupt controller.
 func (g *Guest) Usage() Usage {
-	b := g.bus.Usage()
+	g.closing.Lock() // else it may be about to give its own pages back
+	bus := g.end()
+	b := bus.Usage()
 	u := Usage{Channels: b.Channels, GPADLs: b.GPADLs, Pages: g.memory.InUsePages()}
-	g.closing.Lock()
-	if !g.closed {
-		u.Pages -= g.basePages
+	if !g.closed && g.hibernated == 0 {
+		u.Pages -= bus.OwnPages()
 	}
 	g.closing.Unlock()
 	u.Connections, u.Listeners = g.sockets.Usage()
@@ -252,8 +276,11 @@ func (g *Guest) Close() error {
 	}
 	g.closed = true
 	g.sockets.Close()
-	g.resume() // a paused guest cannot unload
-	err := g.bus.Close()
+	g.goOn() // a paused guest cannot unload
+	var err error
+	if g.hibernated == 0 {
+		err = g.end().Close()
+	}
 	host, attachment := g.attached()
 	attachment.Close()
 	host.leave(g)

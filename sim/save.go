@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"net"
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/endpoint/live"
@@ -60,12 +59,13 @@ func (e *RestoreError) Is(target error) bool { return target == vmbus.ErrProtoco
 // Hyper-V sockets cannot be saved: as on Hyper-V, every connection of the guest
 // ends on both sides, in the guest that goes on and in the one that is restored
 // (hvsock.md 11). A state of more than MaxSavedBytes is an error that matches
-// vmbus.ErrState. After Close it is net.ErrClosed.
+// vmbus.ErrState, and so is a guest that hibernates. After Close it is
+// net.ErrClosed.
 func (g *Guest) Save() ([]byte, error) {
 	g.closing.Lock()
 	defer g.closing.Unlock()
-	if g.closed {
-		return nil, net.ErrClosed
+	if err := g.running(); err != nil {
+		return nil, err
 	}
 	s := savedGuest{Name: g.opts.Name, ID: g.opts.ID}
 	for _, l := range g.sockets.Listeners() {
@@ -73,7 +73,7 @@ func (g *Guest) Save() ([]byte, error) {
 	}
 	_, attachment := g.attached()
 	err := g.still(func() (err error) {
-		s.Guest, err = g.bus.SaveWith(func() (err error) {
+		s.Guest, err = g.end().SaveWith(func() (err error) {
 			s.Host, err = attachment.bus.SaveWith(func() error {
 				s.Memory, s.Registers = g.memory.Save(), g.hypervisor.Save()
 				return nil
@@ -144,9 +144,6 @@ func (h *Host) RestoreGuest(saved []byte, opts RestoreOptions) (*Guest, error) {
 	g.attachment = attachment
 	if err := g.restoreBus(&s); err != nil {
 		g.sockets.Close()
-		if g.bus != nil {
-			g.bus.Abandon()
-		}
 		attachment.Close()
 		return nil, err
 	}
@@ -173,9 +170,7 @@ func (g *Guest) restoreBus(s *savedGuest) error {
 	if err != nil {
 		return err
 	}
-	g.bus = bus
-	g.basePages = bus.OwnPages()
-	g.sockets.Attach(bus)
+	g.use(bus)
 	bus.Thaw()
 	return nil
 }
@@ -186,12 +181,13 @@ func (g *Guest) restoreBus(s *savedGuest) error {
 //
 // If the new host cannot take it, nothing has changed: a version it does not serve
 // is an error that matches vmbus.ErrProtocol, a VM id in use EADDRINUSE, a closed
-// host ENODEV. After Close it is net.ErrClosed.
+// host ENODEV. A guest that hibernates is an error that matches vmbus.ErrState. After
+// Close it is net.ErrClosed.
 func (g *Guest) Migrate(to *Host, opts RestoreOptions) error {
 	g.closing.Lock()
 	defer g.closing.Unlock()
-	if g.closed {
-		return net.ErrClosed
+	if err := g.running(); err != nil {
+		return err
 	}
 	from, old := g.attached()
 	state, err := old.bus.Save()

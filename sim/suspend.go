@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"fmt"
 	"net"
 
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/vmbus"
 )
 
 // Pause stops the guest's virtual processors: it takes no interrupt and hears no
@@ -18,13 +20,10 @@ import (
 func (g *Guest) Pause() error {
 	g.closing.Lock()
 	defer g.closing.Unlock()
-	if g.closed {
-		return net.ErrClosed
+	if err := g.running(); err != nil || g.paused {
+		return err
 	}
-	if g.paused {
-		return nil
-	}
-	if err := g.bus.Freeze(); err != nil {
+	if err := g.end().Freeze(); err != nil {
 		return err
 	}
 	g.paused = true
@@ -35,31 +34,76 @@ func (g *Guest) Pause() error {
 }
 
 // Resume lets a paused guest go on where it was: it takes the interrupts and
-// messages that wait for it. It does nothing to a guest that runs. After Close it
-// is net.ErrClosed.
+// messages that wait for it. A hibernated one connects again, with the version that
+// it had; a host that does not serve that any more is an error matching
+// *endpoint.VersionError. It does nothing to a guest that runs. After Close it is
+// net.ErrClosed.
 func (g *Guest) Resume() error {
 	g.closing.Lock()
 	defer g.closing.Unlock()
 	if g.closed {
 		return net.ErrClosed
 	}
-	g.resume()
+	if g.hibernated == 0 {
+		g.goOn()
+		return nil
+	}
+	opts := g.busOptions()
+	opts.Core.Versions = []vmbus.Version{g.hibernated}
+	if err := g.connect(opts); err != nil {
+		return fmt.Errorf("sim: waking %s: %w", g.opts.Name, err)
+	}
+	g.hibernated = 0
 	return nil
 }
 
-// resume is Resume; closing is held.
-func (g *Guest) resume() {
+// goOn ends a pause; closing is held.
+func (g *Guest) goOn() {
 	if g.paused {
 		g.paused = false
 		g.sockets.Release()
-		g.bus.Thaw()
+		g.end().Thaw()
 	}
+}
+
+// Hibernate makes the guest write itself to its disk and go off: it gives up every
+// connection, as after a rescind of its channel, and unloads the bus. Listeners stay
+// on both sides, until Resume. It does nothing to a guest that hibernates. The error
+// is net.ErrClosed after Close, or that of an unload that the host does not complete.
+// Source: hvsock.md 11, vmbus-control.md 2.7.
+func (g *Guest) Hibernate() error {
+	g.closing.Lock()
+	defer g.closing.Unlock()
+	if g.closed {
+		return net.ErrClosed
+	}
+	if g.hibernated != 0 {
+		return nil
+	}
+	g.goOn()
+	version := g.Version()
+	g.sockets.Disconnect()
+	err := g.end().Close()
+	g.hibernated = version
+	return err
+}
+
+// running is an error for a guest that does not run; closing is held.
+func (g *Guest) running() error {
+	switch {
+	case g.closed:
+		return net.ErrClosed
+	case g.hibernated != 0:
+		return fmt.Errorf("sim: %s hibernates: %w", g.opts.Name, vmbus.ErrState)
+	}
+	return nil
 }
 
 // still runs f while the guest stands still and none of its connections is left;
 // closing is held. The guest goes on afterwards unless it was paused before.
 func (g *Guest) still(f func() error) error {
-	if err := g.bus.Freeze(); err != nil {
+	bus := g.end()
+	if err := bus.Freeze(); err != nil {
 		return err
 	}
 	_, attachment := g.attached()
@@ -67,7 +111,7 @@ func (g *Guest) still(f func() error) error {
 	g.sockets.Disconnect()
 	err := f()
 	if !g.paused {
-		g.bus.Thaw()
+		bus.Thaw()
 	}
 	return err
 }
@@ -88,10 +132,12 @@ func (g *Guest) Crash() error {
 	}
 	g.closed = true
 	g.sockets.Close()
-	g.resume()
+	g.goOn()
 	host, attachment := g.attached()
 	attachment.Close()
-	g.bus.Abandon()
+	if g.hibernated == 0 {
+		g.end().Abandon()
+	}
 	host.leave(g)
 	return nil
 }

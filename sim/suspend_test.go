@@ -316,6 +316,78 @@ func TestMigrate(t *testing.T) {
 	})
 }
 
+// TestHibernate: connections end, listeners live on both sides, and the guest comes
+// back with the version that it had (hvsock.md 11).
+func TestHibernate(t *testing.T) {
+	forVersions(t, func(t *testing.T, host *Host, guest *Guest) {
+		version := guest.Version()
+		k := talking(t, host, guest)
+		accepting := make(chan net.Conn, 1)
+		go func() {
+			c, err := k.inGuest.Accept()
+			if err != nil {
+				t.Error(err)
+			}
+			accepting <- c
+		}()
+		synctest.Wait()
+		require.NoError(t, guest.Pause(), "a paused guest goes on first")
+		require.NoError(t, guest.Hibernate())
+		require.NoError(t, guest.Hibernate(), "again")
+		for i := range 2 {
+			ended(t, k.hostEnds[i], "x")
+			ended(t, k.guestEnds[i], "x")
+		}
+		_, err := guest.Dial(context.Background(), port(hvsock.Parent, 5000))
+		require.ErrorIs(t, err, syscall.ENODEV)
+		_, err = host.Dial(context.Background(), port(guest.ID(), 6000))
+		require.ErrorIs(t, err, syscall.ENODEV)
+		require.Zero(t, host.Usage().Channels)
+		require.Equal(t, Usage{Listeners: 1}, guest.Usage())
+		_, err = guest.Save()
+		for _, err := range []error{err, guest.Pause(), guest.Migrate(host, RestoreOptions{})} {
+			require.ErrorIs(t, err, vmbus.ErrState)
+		}
+
+		require.NoError(t, guest.Resume())
+		require.Equal(t, version, guest.Version())
+		c, err := host.Dial(context.Background(), port(guest.ID(), 6000))
+		require.NoError(t, err)
+		require.NoError(t, (<-accepting).Close(), "it has waited all the time")
+		require.NoError(t, c.Close())
+		works(t, host, guest, k.atHost, k.inGuest)
+		require.NoError(t, guest.Hibernate()) // and the test closes it like that
+	})
+}
+
+// TestLinuxSeesEnds: a Linux guest knows no reset: its streams end, as after any
+// rescind (hvsock.md 7.5, 11).
+func TestLinuxSeesEnds(t *testing.T) {
+	for name, happen := range map[string]func(*Guest) error{
+		"hibernate": (*Guest).Hibernate,
+		"crash":     (*Guest).Crash,
+		"save":      func(g *Guest) error { _, err := g.Save(); return err },
+		"pause":     func(g *Guest) error { return errors.Join(g.Pause(), g.Resume()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				host, guest := newPair(t, HostOptions{}, GuestOptions{Profile: hvsock.Linux, Version: vmbus.Iron})
+				k := talking(t, host, guest)
+				require.NoError(t, happen(guest))
+				synctest.Wait()
+				for i := range 2 {
+					ended(t, k.hostEnds[i], "x")
+					got, err := io.ReadAll(k.guestEnds[i])
+					require.NoError(t, err)
+					require.Equal(t, "x", string(got))
+					_, err = k.guestEnds[i].Write([]byte("late"))
+					require.ErrorIs(t, err, syscall.EPIPE)
+				}
+			})
+		})
+	}
+}
+
 // TestCrash: the host's ends are reset, the guest's end with the guest, and another
 // may take its place.
 func TestCrash(t *testing.T) {
