@@ -238,3 +238,23 @@ func TestFileForgetsDeadlines(t *testing.T) {
 	_, err = f.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
+
+// File and Close at the same time: either there is no file, or it ends; and
+// nothing is left running (TestMain).
+func TestFileAgainstClose(t *testing.T) {
+	for range 100 {
+		p := newPair(t, pairOptions{})
+		closed := make(chan error, 1)
+		go func() { closed <- p.a.Close() }()
+		f, err := p.a.File()
+		require.NoError(t, <-closed)
+		if err != nil {
+			require.ErrorIs(t, err, net.ErrClosed)
+		} else {
+			requireEOF(t, f)
+			require.NoError(t, f.Close())
+		}
+		requireEOF(t, p.b)
+		require.NoError(t, p.b.Close())
+	}
+}

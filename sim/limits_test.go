@@ -4,6 +4,7 @@ import (
 	"context"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/vmbus"
@@ -26,15 +27,18 @@ func TestEveryChannelInUse(t *testing.T) {
 			}
 			l, err := r.listen(r.bind)
 			require.NoError(t, err)
+			// Longer than the 2 s of a dial: this may be a busy machine.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
 			var dialed []*hvsock.Conn
 			for range vmbus.MaxChannels {
-				c, err := r.dial(context.Background(), r.to)
+				c, err := r.dial(ctx, r.to)
 				require.NoError(t, err)
 				dialed = append(dialed, c)
 			}
 			require.Equal(t, 4*vmbus.MaxChannels, guest.Usage().Pages, "idle connections cost their rings")
 			for range 3 {
-				_, err = r.dial(context.Background(), r.to)
+				_, err = r.dial(ctx, r.to)
 				require.ErrorIs(t, err, full)
 			}
 			require.Equal(t, vmbus.MaxChannels, guest.Usage().Connections)
@@ -54,10 +58,10 @@ func TestEveryChannelInUse(t *testing.T) {
 				require.NoError(t, c.Close())
 				require.NoError(t, dialed[i].Close())
 			}
-			again, err := r.dial(context.Background(), r.to)
+			again, err := r.dial(ctx, r.to)
 			for err != nil { // the ids come back when the guest has released them
 				require.ErrorIs(t, err, full)
-				again, err = r.dial(context.Background(), r.to)
+				again, err = r.dial(ctx, r.to)
 			}
 			require.NoError(t, again.Close())
 			require.NoError(t, l.Close())
