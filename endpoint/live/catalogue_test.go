@@ -215,7 +215,8 @@ func testFlagsOfTheOldVP(t *testing.T) {
 		id := (<-offered).Channel
 		guest.Open(id, RingOptions{ToHostPages: 2, ToGuestPages: 2}, driver)
 		<-driver.opened
-		<-driver.doorbell // the host looks once after the open
+		synctest.Wait()
+		<-driver.doorbell // both sides look once after the open
 
 		port.deaf.Store(true)
 		(<-device.opened).Signal()

@@ -126,9 +126,9 @@ func TestStrayEventFlags(t *testing.T) {
 	offer := <-p.offer
 	p.guest.Open(offer.Channel, RingOptions{ToHostPages: 2, ToGuestPages: 2}, driver)
 	<-driver.opened
-	<-driver.doorbell // the host looks once after the open
 	p.guest.CloseChannel(offer.Channel, driver)
 	<-device.closed
+	<-driver.doorbell // both sides look once after the open
 	for _, flag := range []uint16{0, uint16(offer.Channel), 2047} {
 		require.NoError(t, p.host.opts.Port.Signal(synic.Target{SINT: endpoint.VMBusSINT}, flag))
 	}

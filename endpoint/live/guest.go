@@ -44,7 +44,7 @@ type GuestOptions struct {
 // A Driver is the guest's half of one channel it opened. Every method but
 // Doorbell runs on the loop.
 type Driver interface {
-	// Opened hands over the rings.
+	// Opened hands over the rings; a Doorbell follows.
 	Opened(*GuestChannel)
 	// OpenFailed is the last call unless Opened came first.
 	OpenFailed(error)

@@ -153,7 +153,9 @@ func (g *Guest) act(a endpoint.Action) {
 			o.open = true
 			g.listen(o, a.EventFlag)
 			o.driver.Opened(g.channelOf(o, a.ConnectionID))
-			o.driver.Doorbell() // what the host wrote before the OpenResult it may have signalled to nobody (faults.md GC-14)
+			// What the host wrote before we knew of the open it has signalled to nobody
+			// (faults.md GC-14); so has it if its signal after OpenResult was quicker.
+			o.driver.Doorbell()
 		}
 	case endpoint.OpenFailed:
 		if o := g.openings[a.Channel]; o != nil {

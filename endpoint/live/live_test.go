@@ -30,7 +30,7 @@ type pair struct {
 
 func newPair(t *testing.T, core endpoint.GuestOptions) *pair {
 	t.Helper()
-	p := &pair{mem: guestmem.NewHeap(guestmem.HeapOptions{}), offer: make(chan vmbus.OfferChannel, 16)}
+	p := &pair{mem: guestmem.NewHeap(guestmem.HeapOptions{}), offer: make(chan vmbus.OfferChannel, 64)}
 	hypervisor := synic.NewPartition(p.mem, 1)
 	var err error
 	p.host, err = NewHost(HostOptions{Memory: p.mem, Port: hypervisor})

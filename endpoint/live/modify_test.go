@@ -54,7 +54,7 @@ func TestModifyChannel(t *testing.T) {
 			p.guest.Open(offer.Channel, RingOptions{ToHostPages: 2, ToGuestPages: 2}, driver)
 			host := <-device.opened
 			<-driver.opened
-			<-driver.doorbell // the host looks once after the open
+			<-driver.doorbell // both sides look once after the open
 			modify := func(vp uint32) error {
 				done := make(chan error, 1)
 				p.guest.ModifyChannel(offer.Channel, vp, func(err error) { done <- err })
