@@ -106,7 +106,7 @@ func child(o options) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", idleName, err)
 		}
-		results = append(results, r)
+		results = append(results, r...)
 	}
 	return json.NewEncoder(os.Stdout).Encode(results)
 }

@@ -56,7 +56,7 @@ var goals = map[[3]string]float64{
 }
 
 // ours are the candidates that are compared with the others.
-var ours = []string{hvlab5, hvlab33, hvlab5 + " x1", hvlab5 + " x100", ringContiguous, ringScattered}
+var ours = []string{hvlab5, hvlab33, hvlab5L, hvlab33L, hvlab5 + " x1", hvlab5 + " x100", ringContiguous, ringScattered}
 
 func newReport(machine string, o options, all []result) report {
 	r := report{
@@ -160,6 +160,13 @@ func (r report) print(w io.Writer) error {
 	var idle []float64
 	for _, m := range find(idleName, hvlab5, r.Results) {
 		idle = append(idle, m.Bytes)
+	}
+	var cpu []float64
+	for _, m := range find(idleCPUName, hvlab5, r.Results) {
+		cpu = append(cpu, m.NSPerOp...)
+	}
+	if len(cpu) > 0 {
+		fmt.Fprintf(w, "\nidle: %d connections that do nothing take %.0f µs of CPU in a second, the whole process included\n", idleConnections, quantile(cpu, 0.5)/1e3)
 	}
 	if len(idle) > 0 {
 		fmt.Fprintf(w, "\nidle: each end of a connection costs %.0f bytes beside the ring pages (goal: at most 4096)\n", quantile(idle, 0.5))

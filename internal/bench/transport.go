@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/sim"
 	"google.golang.org/grpc/test/bufconn"
@@ -32,6 +33,8 @@ const settlePause = 20 * time.Microsecond
 const (
 	hvlab5     = "hvlab-5"  // rings of 5 pages, the default
 	hvlab33    = "hvlab-33" // rings of 33 pages: 128 KiB of data
+	hvlab5L    = "hvlab-5L" // with packets as long as Windows sends them, 16 KiB instead of 4088 bytes
+	hvlab33L   = "hvlab-33L"
 	bufconn16  = "bufconn-16KiB"
 	bufconn64  = "bufconn-64KiB"
 	bufconn1M  = "bufconn-1MiB"
@@ -47,8 +50,10 @@ var transports = []struct {
 	name string
 	open func() (*transport, error)
 }{
-	{hvlab5, func() (*transport, error) { return openHVLab(5) }},
-	{hvlab33, func() (*transport, error) { return openHVLab(33) }},
+	{hvlab5, func() (*transport, error) { return openHVLab(5, hvsock.Profile{}) }},
+	{hvlab33, func() (*transport, error) { return openHVLab(33, hvsock.Profile{}) }},
+	{hvlab5L, func() (*transport, error) { return openHVLab(5, longPackets) }},
+	{hvlab33L, func() (*transport, error) { return openHVLab(33, longPackets) }},
 	{bufconn16, func() (*transport, error) { return openBufconn(16 << 10) }},
 	{bufconn64, func() (*transport, error) { return openBufconn(64 << 10) }},
 	{bufconn1M, func() (*transport, error) { return openBufconn(1 << 20) }},
@@ -57,13 +62,16 @@ var transports = []struct {
 	{netPipe, openPipe},
 }
 
+// longPackets is a guest that puts as much into a packet as every receiver takes.
+var longPackets = hvsock.Profile{ChunkBytes: channel.MaxPipeBytes}
+
 // openHVLab starts a host with one guest that dials it.
-func openHVLab(ringPages int) (*transport, error) {
+func openHVLab(ringPages int, profile hvsock.Profile) (*transport, error) {
 	host, err := sim.NewHost(sim.HostOptions{})
 	if err != nil {
 		return nil, err
 	}
-	guest, err := host.NewGuest(sim.GuestOptions{RingPages: ringPages})
+	guest, err := host.NewGuest(sim.GuestOptions{RingPages: ringPages, Profile: profile})
 	if err != nil {
 		return nil, err
 	}
