@@ -97,9 +97,10 @@ type Conn struct {
 	reads     int                 // guarded by in.mu; Reads that found something since the last wait
 	readBytes int                 // guarded by in.mu; what they found
 	masked    bool                // guarded by in.mu; the peer does not signal data
-	stats     Stats               // In guarded by in.mu, Out by out.mu
-	inRing    ringbuffer.Stats    // guarded by in.mu; what Stats saw last, or detach
-	outRing   ringbuffer.Stats    // guarded by out.mu; likewise
+	inBytes   uint64              // guarded by in.mu; of the stream, so far
+	outBytes  uint64              // guarded by out.mu; likewise
+	inRing    ringCounts          // guarded by in.mu; what Stats saw last, or detach
+	outRing   ringCounts          // guarded by out.mu; likewise
 
 	discarding atomic.Bool // nobody will read: whatever arrives is dropped
 	again      live.Timer  // guarded by in.mu; goes on discarding
@@ -220,24 +221,29 @@ type DirectionStats struct {
 	RingPages    int    // of 4 KiB, the control page included
 }
 
+// ringCounts is what Stats tells of a ring.
+type ringCounts struct{ packets, suppressed uint64 }
+
+func countsOf(s ringbuffer.Stats) ringCounts { return ringCounts{s.Packets, s.Suppressed} }
+
 // Stats returns the counters so far. They stay after Close.
 func (c *Conn) Stats() Stats {
 	var s Stats
 	c.in.mu.Lock()
 	if c.reader != nil || putback.On(putback.GC11) {
-		c.inRing = c.reader.Stats()
+		c.inRing = countsOf(c.reader.Stats())
 	}
-	s.In = c.stats.In
+	s.In.Bytes = c.inBytes
 	s.In.Signals, s.In.Sleeps = c.in.signals, c.in.sleeps
-	s.In.Packets, s.In.SignalsSaved, s.In.RingPages = c.inRing.Packets, c.inRing.Suppressed, c.link.inPages
+	s.In.Packets, s.In.SignalsSaved, s.In.RingPages = c.inRing.packets, c.inRing.suppressed, c.link.inPages
 	c.in.mu.Unlock()
 	c.out.mu.Lock()
 	if c.writer != nil {
-		c.outRing = c.writer.Stats()
+		c.outRing = countsOf(c.writer.Stats())
 	}
-	s.Out = c.stats.Out
+	s.Out.Bytes = c.outBytes
 	s.Out.Signals, s.Out.Sleeps = c.out.signals, c.out.sleeps
-	s.Out.Packets, s.Out.SignalsSaved, s.Out.RingPages = c.outRing.Packets, c.outRing.Suppressed, c.link.outPages
+	s.Out.Packets, s.Out.SignalsSaved, s.Out.RingPages = c.outRing.packets, c.outRing.suppressed, c.link.outPages
 	c.out.mu.Unlock()
 	return s
 }

@@ -146,7 +146,7 @@ func (c *Conn) detach(cause detachCause) {
 	c.out.mu.Lock()
 	if c.reader != nil || putback.On(putback.RG08) {
 		c.saveUnread(cause)
-		c.inRing, c.outRing = c.reader.Stats(), c.writer.Stats()
+		c.inRing, c.outRing = countsOf(c.reader.Stats()), countsOf(c.writer.Stats())
 		if !putback.On(putback.HV17) {
 			c.reader, c.writer = nil, nil
 		}

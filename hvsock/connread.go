@@ -55,7 +55,7 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 		return 0, false, os.ErrDeadlineExceeded
 	case len(c.rest) > 0:
 		n = copy(p, c.rest)
-		c.stats.In.Bytes += uint64(n)
+		c.inBytes += uint64(n)
 		if c.rest = c.rest[n:]; len(c.rest) == 0 {
 			c.rest = nil
 		}
@@ -90,7 +90,7 @@ func (c *Conn) readNow(p []byte) (n int, signal bool, err error) {
 	if putback.On(putback.RG02) && c.writer != nil {
 		c.writer.Resume()
 	}
-	c.stats.In.Bytes += uint64(n)
+	c.inBytes += uint64(n)
 	c.reads++
 	c.readBytes += n
 	return n, signal, nil
@@ -146,7 +146,7 @@ func (c *Conn) awaitData() {
 // armRead makes the peer signal what it writes next, and reports whether there is
 // nothing to read until then. in.mu is held.
 func (c *Conn) armRead() bool {
-	c.in.sleeping.Store(true)
+	c.in.arm()
 	c.unmask()
 	// The ring is only looked at, and an error is Read's to find again.
 	if ready, err := c.reader.Readable(); ready || err != nil {

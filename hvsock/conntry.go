@@ -101,7 +101,7 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 			signal = false
 			continue
 		}
-		h.sleeping.Store(true)
+		h.arm()
 		if c.writer.Wait() {
 			err, h.armed = syscall.EAGAIN, true
 			h.sleeps++

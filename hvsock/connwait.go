@@ -20,7 +20,7 @@ import (
 // there is only ever one sleeper. Close, detach, doorbell and deadlines take the
 // lock without waiting for the turn.
 //
-// A sleeper sets sleeping, looks at the ring once more, unlocks and receives
+// A sleeper calls arm, which sets sleeping, looks at the ring once more, unlocks and receives
 // from wakeup; that is the one channel for everything that can happen, since a
 // select over several costs twice as much. Whoever has changed something, the
 // ring or a flag under the lock, calls wake. Both sides first store, then look,
@@ -35,7 +35,7 @@ type half struct {
 	sleeping atomic.Bool
 	armed    bool          // TryRead or TryWrite has left sleeping set; guarded by mu
 	notify   func()        // told what would end a sleep, for TryRead and TryWrite; may be nil
-	wakeup   chan struct{} // holds one token
+	wakeup   chan struct{} // holds one token; made by arm, before sleeping is set
 
 	deadline deadline // guarded by mu
 	closed   bool     // Conn.Close was called
@@ -46,11 +46,9 @@ type half struct {
 	sleeps  uint64 // times a call slept
 }
 
-// init must be called before use; the channel belongs to the synctest bubble of
-// the caller.
+// init must be called before use.
 func (h *half) init(clock live.Clock) {
 	h.deadline.clock = clock
-	h.wakeup = make(chan struct{}, 1)
 	h.turn.L = &h.mu
 }
 
@@ -153,8 +151,18 @@ func (h *half) yield(signal func()) {
 	h.awaitRelease()
 }
 
+// arm announces a sleep; a look at the ring must follow, and then sleep, or
+// sleeping must be cleared. The channel is made by the first, since most halves
+// never sleep, and belongs to the synctest bubble of the caller.
+func (h *half) arm() {
+	if h.wakeup == nil {
+		h.wakeup = make(chan struct{}, 1)
+	}
+	h.sleeping.Store(true)
+}
+
 // sleep gives up the lock, but not the turn, until wake is called, after a call
-// of signal if that is not nil. The caller has set sleeping and looked again
+// of signal if that is not nil. The caller has called arm and looked again
 // since.
 func (h *half) sleep(signal func()) {
 	h.busy = true

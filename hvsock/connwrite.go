@@ -93,7 +93,7 @@ func (c *Conn) writeNow(p []byte) (n int, signal bool, err error) {
 		defer release()
 	}
 	n, signal, err = c.writer.Write(p)
-	c.stats.Out.Bytes += uint64(n)
+	c.outBytes += uint64(n)
 	if signal {
 		h.signals++
 	}
@@ -117,7 +117,7 @@ var errPipe = os.NewSyscallError("write", syscall.EPIPE)
 // signal first if that is not nil. out.mu is held, and given up meanwhile.
 func (c *Conn) awaitSpace(signal func()) {
 	h := &c.out
-	h.sleeping.Store(true)
+	h.arm()
 	if c.writer.Wait() {
 		if c.link.options.recheck && !putback.On(putback.RG06) {
 			defer c.link.clock.AfterFunc(recheckPause, h.wake).Stop()
