@@ -24,6 +24,7 @@
 //
 //	FuzzHostMessages    a host core against a guest and its devices, stateful
 //	FuzzGuestMessages   a guest core against a host and its drivers, stateful
+//	FuzzWorld           the deterministic world: the bytes choose what happens next
 //	FuzzRingReader      a ring of arbitrary memory: scattered as contiguous, fast path as slow path
 //	FuzzRingWriter      a writer, an honest reader, and a peer that overwrites control words
 //	FuzzPipeBytes       a byte pipe's memory, read in four ways that must agree
@@ -31,6 +32,7 @@
 //	FuzzPipeStream      both ends of an honest pipe: nothing lost, no wake-up lost, room for the FIN
 //	FuzzHostSockets     a host's sockets in virtual time against a guest: messages, rings, timeouts
 //	FuzzGuestSockets    a guest's sockets in virtual time against a host: messages, rings, timeouts
+//	FuzzDrivers         a host's goroutine and a host stepped by hand must say the same
 //	FuzzGuestMessage    one message of a guest: encode of parse, parse of encode, at any alignment
 //	FuzzHostMessage     one message of a host
 //	FuzzGPADLs          range buffers in one piece and in many, against exact arithmetic

@@ -5,7 +5,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // run is the body of every FuzzName: the seeds of the target, and its property.
 func run(f *testing.F, name string) {
@@ -37,6 +40,8 @@ func FuzzHostMessages(f *testing.F) { run(f, "HostMessages") }
 
 func FuzzGuestMessages(f *testing.F) { run(f, "GuestMessages") }
 
+func FuzzWorld(f *testing.F) { run(f, "World") }
+
 func FuzzRingReader(f *testing.F) { run(f, "RingReader") }
 
 func FuzzRingWriter(f *testing.F) { run(f, "RingWriter") }
@@ -50,6 +55,8 @@ func FuzzPipeStream(f *testing.F) { run(f, "PipeStream") }
 func FuzzHostSockets(f *testing.F) { run(f, "HostSockets") }
 
 func FuzzGuestSockets(f *testing.F) { run(f, "GuestSockets") }
+
+func FuzzDrivers(f *testing.F) { run(f, "Drivers") }
 
 func FuzzGuestMessage(f *testing.F) { run(f, "GuestMessage") }
 

@@ -34,7 +34,8 @@ type guestSocketWorld struct {
 }
 
 // GuestSockets runs a guest's sockets against a host that does what data says,
-// in virtual time and without goroutines: a byte for the version, then steps.
+// in virtual time and without goroutines: a byte for the version, the kind of guest
+// and the size of its rings, then steps.
 func GuestSockets(data []byte) error {
 	return traced(guestSockets(data, nil), func(trace *strings.Builder) error { return guestSockets(data, trace) })
 }
@@ -71,7 +72,11 @@ func (w *guestSocketWorld) start(setup uint8) error {
 	versions := vmbus.Versions()
 	versions = versions[len(versions)-7:] // from 4.0 on
 	w.version = versions[int(setup)%len(versions)]
-	w.stack = hvsock.NewGuestStack(hvsock.GuestOptions{VMID: fuzzVM, Seed: 1, Clock: w.clock, RingPages: 2 + int(setup)/16%4, Backlog: 3})
+	kind := int(setup) / 16 % 8
+	w.stack = hvsock.NewGuestStack(hvsock.GuestOptions{
+		VMID: fuzzVM, Seed: 1, Clock: w.clock, RingPages: 2 + kind%4, Backlog: 3,
+		Profile: hvsock.Profiles()[kind%len(hvsock.Profiles())], // what is promised is the same for all
+	})
 	var err error
 	w.bus, err = live.NewGuest(live.GuestOptions{
 		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{w.version}, SkipTeardown: setup&0x80 != 0},
@@ -362,7 +367,7 @@ func (w *guestSocketWorld) end() {
 
 func guestSocketSeeds(vectors fs.FS) ([][]byte, error) {
 	var seeds [][]byte
-	for _, v := range []uint8{0, 5, 0x15, 0x85} {
+	for _, v := range []uint8{0, 5, 0x15, 0x25, 0x35, 0x45, 0x85} {
 		for _, dial := range []uint8{0, 1} { // the host dials, the guest dials
 			life := seed{v}.u8(socketDial, dial, socketPeer, 0).u16(100).u8(socketApp, 0).u16(50).
 				u8(socketApp, 2).u16(8999).u8(socketPeer, 2).u16(5000).u8(socketPeer, 3).u16(0).u8(socketApp, 0).u16(100).u8(socketApp, 0).u16(1)

@@ -14,8 +14,8 @@ type Target struct {
 	Input    string // what the bytes mean
 	Property string // what holds whatever they are, besides that nothing panics
 	// Run feeds data to the code under test. It returns nil, or a *Violation;
-	// a panic is a finding too. It keeps nothing of data, starts no goroutine,
-	// and may be called any number of times.
+	// a panic is a finding too. It keeps nothing of data, leaves no goroutine
+	// behind, and may be called any number of times.
 	Run func(data []byte) error
 	// Seeds returns inputs worth starting from. vectors is the module's
 	// testdata folder; nil leaves out what is made from it.
@@ -32,6 +32,9 @@ func Targets() []Target {
 		{"GuestMessages", "a version, then steps: host messages as bytes or by kind, the drivers' wishes",
 			"pages are free only when the host has let go of them, a release comes last and once, nothing is asked twice, each open ends, limits kept, save and restore change nothing",
 			GuestMessages, guestMessageSeeds},
+		{"World", "guests, faults, version, then the choices of the deterministic world's scheduler",
+			"all invariants of faults.md 3 that a world checks; a finding comes with a scenario file",
+			World, worldSeeds},
 		{"RingReader", "control words and data of a ring",
 			"ends, stays within what was available, moves its own index alone and by the packets' totals, is dead for good after corruption; scattered and contiguous pages and the fast path agree",
 			RingReader, ringReaderSeeds},
@@ -53,6 +56,9 @@ func Targets() []Target {
 		{"GuestSockets", "a version, then steps: a host's messages and rings, the guest's applications, time",
 			"as for HostSockets; what the guest posts exists in its version and can be accepted, and it always gets rid of its host",
 			GuestSockets, guestSocketSeeds},
+		{"Drivers", "a version, then guest messages as bytes or by kind",
+			"a host with a goroutine and one that is stepped by hand say the same, in the same order, and hold the same in the end",
+			Drivers, driverSeeds},
 		{"GuestMessage", "a version, features, one message of a guest",
 			"parsing and encoding are inverse, at any alignment; what is refused is the peer's fault",
 			GuestMessage, guestMessageFormSeeds},

@@ -40,7 +40,7 @@ var layers = map[string]layer{
 	"sim/bridge":    {floor: 5, beside: []string{"sim"}, modules: core},
 	"sim/world":     {floor: 5, modules: core},
 	"hvsock/native": {floor: 5, modules: anyModule},
-	"fuzz":          {floor: 5, modules: core},
+	"fuzz":          {floor: 5, beside: []string{"sim/world"}, modules: core},
 
 	// Stand-ins for other socket packages, for programs under test. They work on
 	// any machine that is given to them; sim is what their own tests give them.

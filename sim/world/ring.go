@@ -63,6 +63,9 @@ func (w *World) checkRings() {
 				w.checkSignal(m, c)
 			}
 		}
+		if m.attacked() {
+			continue // nobody follows when its guest hears of a GpadlTorndown and uses the pages again
+		}
 		for _, d := range m.view.dead {
 			if m.attacked() {
 				break
