@@ -183,6 +183,8 @@ func (m *machine) enableLife() {
 	default:
 		if w.rarely() {
 			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
+		}
+		if w.result.Steps%8 == 7 && m.quiet() && m.guestSteps() == 0 { // else the first save has a different thing to save
 			w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
 		}
 		if m.pause == running && m.guest.Negotiated().Features&vmbus.PauseResume != 0 {

@@ -16,6 +16,7 @@ const (
 // then the guests unload, then nothing may be left.
 func (w *World) rest() {
 	w.resting = true
+	w.lastApp = w.clock.now
 	w.note("--- faults have stopped; everything comes to rest")
 	fair := NewRandom(w.o.Seed ^ 0x72657374)
 	if !w.settle(fair) {
