@@ -130,3 +130,6 @@ var hostTransitions = fsm.Table[hostState, hostEvent]{
 		{From: hostRevoked, On: hostReleased}:      hostGone,
 	},
 }
+
+// Tables are the transition tables of a socket, in the guest and in the host.
+func Tables() []fsm.Counted { return []fsm.Counted{&guestTransitions, &hostTransitions} }

@@ -7,6 +7,7 @@ package fsm
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 )
 
 // An Edge is one legal cell of a table: event On in state From.
@@ -22,6 +23,8 @@ type Table[S, E comparable] struct {
 	States []S
 	Events []E
 	Edges  map[Edge[S, E]]S
+
+	visits atomic.Pointer[[]atomic.Uint64] // nil unless somebody counts
 }
 
 // Next returns the state after event e in state s, or an *EdgeError when the
@@ -37,6 +40,9 @@ func (t *Table[S, E]) Next(s S, e E) (S, error) {
 // To is Next for callers to whom an absent edge is nothing to report: it returns
 // s and false then.
 func (t *Table[S, E]) To(s S, e E) (S, bool) {
+	if visits := t.visits.Load(); visits != nil {
+		t.visit(visits, s, e)
+	}
 	to, ok := t.Edges[Edge[S, E]{s, e}]
 	if !ok {
 		return s, false

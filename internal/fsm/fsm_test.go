@@ -36,10 +36,24 @@ func TestRenderings(t *testing.T) {
 
 func TestCheckFindsMistakes(t *testing.T) {
 	require.NoError(t, door.Check())
-	unlisted := door
+	unlisted := Table[string, string]{Name: "door", States: door.States, Events: door.Events}
 	unlisted.Edges = map[Edge[string, string]]string{{From: "ajar", On: "push"}: "open"}
 	require.ErrorContains(t, unlisted.Check(), "unlisted", "ajar is no state")
-	dead := door
+	dead := Table[string, string]{Name: "door", States: door.States, Events: door.Events}
 	dead.Edges = map[Edge[string, string]]string{{From: "open", On: "pull"}: "shut"}
 	require.ErrorContains(t, dead.Check(), "reached", "nothing leads to open")
+}
+
+// TestCells: a cell counts from Count on, illegal ones too.
+func TestCells(t *testing.T) {
+	counted := Table[string, string]{Name: "door", States: door.States, Events: door.Events, Edges: door.Edges}
+	_, _ = counted.Next("shut", "push")
+	counted.Count()
+	_, _ = counted.Next("shut", "push")
+	_, _ = counted.Next("shut", "pull")
+	counted.Count() // changes nothing
+	require.Equal(t, []Cell{
+		{"door", "shut", "push", true, 1}, {"door", "shut", "pull", false, 1},
+		{"door", "open", "push", false, 0}, {"door", "open", "pull", true, 0},
+	}, counted.Cells())
 }

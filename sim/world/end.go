@@ -41,6 +41,7 @@ type end struct {
 	readDeadline    time.Duration // 0 is none
 	writeDeadline   time.Duration
 	blockedBoth     bool // both directions were full
+	again           int  // reads after a fault
 }
 
 func (e *end) peer() *end { return e.pair.ends[1-e.which] }
@@ -66,8 +67,8 @@ func (e *end) enable() {
 	if !canRead && !canWrite {
 		w.add(e.step(opClose), lowWeight)
 	}
-	if e.fault {
-		w.add(e.step(opRead), rareWeight) // it stays broken
+	if e.fault && e.again < 3 {
+		w.add(e.step(opRead), lowWeight) // it stays broken
 	}
 	if w.resting {
 		if e.pair.m.attacked() { // whom nobody answers gives up
@@ -165,10 +166,11 @@ func (e *end) read(n int) {
 		e.received(b[:n])
 	}
 	if e.fault {
-		if n > 0 || !errors.Is(err, syscall.EIO) {
+		if n > 0 || !errors.Is(err, syscall.EIO) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			w.fail(CorruptSticky, "%s: read %d bytes and %v from a broken ring", e.name, n, err)
 		}
 		w.hit(CorruptSticky)
+		e.again++
 	}
 	switch {
 	case err == nil:
@@ -186,7 +188,10 @@ func (e *end) read(n int) {
 			w.fail(CloseGrace, "%s: cut off after %d bytes, for no reason", e.name, e.got)
 		}
 	case errors.Is(err, syscall.EIO) && e.pair.m.attacked():
-		e.fault = true
+		if !e.fault {
+			e.fault = true
+			e.read(len(b)) // it stays broken
+		}
 	default:
 		w.fail(Stream, "%s: read failed: %v", e.name, err)
 	}

@@ -97,6 +97,11 @@ func (w *World) doFault(s Step) {
 		id := vmbus.ChannelID(s.Arg)
 		m.view.rescinds[id]++ // it takes effect later, maybe on the next offer under this id
 		m.view.excuse(id)
+		for _, d := range m.devices { // it may be published again before the guest has let go
+			if c := m.view.channels[id]; c != nil && d.offer.Instance == c.offer.Instance && d.offer.SubChannel == c.offer.SubChannel {
+				d.offered = nil
+			}
+		}
 		m.host.Rescind(id)
 	case faultReset:
 		m.die("was reset")
@@ -184,7 +189,7 @@ func (m *machine) enableLife() {
 		if w.rarely() {
 			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
 		}
-		if w.result.Steps%8 == 7 && m.quiet() && m.guestSteps() == 0 { // else the first save has a different thing to save
+		if (w.o.Script != nil || w.result.Steps%8 == 7) && m.quiet() && m.guestSteps() == 0 { // else the first save has a different thing to save
 			w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
 		}
 		if m.pause == running && m.guest.Negotiated().Features&vmbus.PauseResume != 0 {

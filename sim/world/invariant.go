@@ -104,12 +104,20 @@ type Result struct {
 	Hash      uint64 // of everything that happened
 	Findings  []Finding
 	Exercised [Invariants + 1]uint64 // how often each invariant was at stake, by number
-	Cells     map[Cell]uint64        // which cells of the transition tables were visited
 	Script    []Step                 // what happened in the first phase
 }
 
-// A Cell is one cell of a transition table: an event in a state.
-type Cell struct{ Table, State, Event string }
+// Same compares r with a second run of the same options, and adds a Finding if that
+// was another run.
+func (r *Result) Same(again Result) {
+	r.Exercised[DeterministicIDs]++
+	if r.Hash != again.Hash || r.Steps != again.Steps {
+		r.Findings = append(r.Findings, Finding{
+			Invariant: DeterministicIDs, Step: r.Steps,
+			Text: fmt.Sprintf("run again, %d steps with hash %016x became %d with %016x", r.Steps, r.Hash, again.Steps, again.Hash),
+		})
+	}
+}
 
 // hit says that an invariant was at stake and held.
 func (w *World) hit(i Invariant) { w.result.Exercised[i]++ }
@@ -135,9 +143,6 @@ func (w *World) note(format string, args ...any) {
 		fmt.Fprintf(w.o.Trace, "        "+format+"\n", args...)
 	}
 }
-
-// String is "table: event in state".
-func (c Cell) String() string { return c.Table + ": " + c.Event + " in " + c.State }
 
 // heldElsewhere says which invariants no run of a World can put at stake, why, and
 // what holds them.

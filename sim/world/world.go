@@ -59,7 +59,7 @@ func New(o Options) (*World, error) {
 			w.choose = NewPriorities(o.Seed)
 		}
 	}
-	w.result = Result{Options: o, Cells: map[Cell]uint64{}}
+	w.result = Result{Options: o}
 	w.backlog = []int{1, 2, 128}[w.setup.Draw(3)]
 	w.hostOwner = &owner{clock: &w.clock, side: hostSide}
 	w.stack = hvsock.NewHostStack(hvsock.HostOptions{Backlog: w.backlog, Seed: o.Seed + 1, Clock: w.hostOwner})

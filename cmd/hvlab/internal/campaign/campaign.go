@@ -28,6 +28,9 @@ type Options struct {
 // maxFindings ends a campaign early: more of the same tells nothing.
 const maxFindings = 20
 
+// twiceEvery is how many seeds have one that is run twice, to compare.
+const twiceEvery = 32
+
 // A job is a campaign that is running.
 type job struct {
 	opts   Options
@@ -39,6 +42,7 @@ type job struct {
 // Run runs the seeds of o's shard until they are done or ctx ends. The error says
 // why a scenario could not be written.
 func Run(ctx context.Context, o Options) (Report, error) {
+	world.CountCells()
 	j := &job{opts: o, report: newReport(o)}
 	start := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
@@ -87,6 +91,11 @@ func (j *job) snapshot(start time.Time) Report {
 	defer j.mu.Unlock()
 	r := j.report.clone()
 	r.Seconds = time.Since(start).Seconds()
+	for _, c := range world.Cells() {
+		if c.Visits > 0 {
+			r.Cells[c.Table+": "+c.Event+" in "+c.State] = c.Visits
+		}
+	}
 	return r
 }
 
@@ -102,6 +111,13 @@ func (j *job) work(ctx context.Context) error {
 		r, err := world.Run(o)
 		if err != nil {
 			return err
+		}
+		if seed%twiceEvery == 0 && len(r.Findings) == 0 {
+			again, err := world.Run(o)
+			if err != nil {
+				return err
+			}
+			r.Same(again)
 		}
 		if err := j.done(r); err != nil {
 			return err

@@ -55,9 +55,6 @@ func (r *Report) add(run world.Result, f *Finding) {
 	for i := world.Invariant(1); i <= world.Invariants; i++ {
 		r.Exercised[i.String()] += run.Exercised[i]
 	}
-	for c, n := range run.Cells {
-		r.Cells[c.String()] += n
-	}
 	if f != nil {
 		r.Findings = append(r.Findings, *f)
 	}
@@ -140,7 +137,7 @@ func (r Report) WriteText(to io.Writer) {
 		}
 	}
 	fmt.Fprintf(to, "invariants  %d of %d exercised\n", exercised, world.Invariants)
-	fmt.Fprintf(to, "cells       %d of the transition tables visited\n", len(r.Cells))
+	r.writeCells(to)
 	fmt.Fprintf(to, "findings    %d\n\n", len(r.Findings))
 	for i := world.Invariant(1); i <= world.Invariants; i++ {
 		note := ""
@@ -162,5 +159,34 @@ func (r Report) WriteText(to io.Writer) {
 		for _, f := range r.Findings {
 			fmt.Fprintln(to, f.Path)
 		}
+	}
+}
+
+// writeCells prints how much of the transition tables was visited, and which legal
+// cells were not.
+func (r Report) writeCells(to io.Writer) {
+	legal, seenLegal, illegal, seenIllegal := 0, 0, 0, 0
+	var missing []string
+	for _, c := range world.Cells() {
+		name := c.Table + ": " + c.Event + " in " + c.State
+		seen := r.Cells[name] > 0
+		switch {
+		case c.Legal && seen:
+			legal, seenLegal = legal+1, seenLegal+1
+		case c.Legal:
+			legal++
+			if why := world.WhyUnvisited(c); why != "" {
+				name += " (" + why + ")"
+			}
+			missing = append(missing, name)
+		case seen:
+			illegal, seenIllegal = illegal+1, seenIllegal+1
+		default:
+			illegal++
+		}
+	}
+	fmt.Fprintf(to, "cells       %d of %d legal and %d of %d illegal ones of the transition tables visited\n", seenLegal, legal, seenIllegal, illegal)
+	for _, name := range missing {
+		fmt.Fprintf(to, "            not %s\n", name)
 	}
 }
