@@ -53,15 +53,46 @@ func (g *Guest) NewContainer(opts ContainerOptions) (*Container, error) {
 	if opts.ID == uuid.Nil {
 		opts.ID = uuid.New()
 	}
-	_, attachment := g.attached()
-	peer := attachment.peer
-	if err := peer.AddContainer(opts.ID); err != nil {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.attachment.peer.AddContainer(opts.ID); err != nil {
 		return nil, fmt.Errorf("sim: container %v: %w", opts.ID, err)
 	}
 	c, err := g.sockets.NewContainer(opts.ID)
 	if err != nil {
-		peer.RemoveContainer(opts.ID)
+		g.attachment.peer.RemoveContainer(opts.ID)
 		return nil, fmt.Errorf("sim: container %v: %w", opts.ID, err)
 	}
-	return &Container{c, func() { peer.RemoveContainer(opts.ID) }}, nil
+	g.containers[opts.ID] = struct{}{}
+	return &Container{c, func() { g.removeContainer(opts.ID) }}, nil
+}
+
+// removeContainer makes the host forget a container, wherever the guest is now.
+func (g *Guest) removeContainer(id uuid.UUID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.containers, id)
+	g.attachment.peer.RemoveContainer(id)
+}
+
+// moveTo makes a the place where the guest is, with its containers. An id that the
+// host knows already is EADDRINUSE; then the guest is where it was.
+func (g *Guest) moveTo(h *Host, a *Attachment) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.addContainers(a.peer); err != nil {
+		return err
+	}
+	g.host, g.attachment = h, a
+	return nil
+}
+
+// addContainers tells a host of the guest's containers; g.mu is held.
+func (g *Guest) addContainers(peer *hvsock.HostGuest) error {
+	for id := range g.containers {
+		if err := peer.AddContainer(id); err != nil {
+			return fmt.Errorf("container %v: %w", id, err)
+		}
+	}
+	return nil
 }

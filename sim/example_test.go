@@ -2,9 +2,11 @@ package sim_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"syscall"
 
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/sim"
@@ -40,4 +42,44 @@ func Example() {
 	answer, err := io.ReadAll(c)
 	fmt.Println(string(answer), err)
 	// Output: hello over VMBus 6.0 <nil>
+}
+
+// A guest is moved to another host: its listener lives, its connections do not.
+func ExampleGuest_Migrate() {
+	here, _ := sim.NewHost(sim.HostOptions{})
+	there, _ := sim.NewHost(sim.HostOptions{})
+	defer here.Close()
+	defer there.Close()
+	guest, err := here.NewGuest(sim.GuestOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	service := hvsock.Addr{VMID: guest.ID(), ServiceID: hvsock.ServiceIDFromPort(6000)}
+	l, err := guest.Listen(hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: service.ServiceID})
+	if err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c) }()
+		}
+	}()
+	c, err := here.Dial(context.Background(), service)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := guest.Migrate(there, sim.Devices{}); err != nil {
+		log.Fatal(err)
+	}
+	_, err = c.Read(make([]byte, 1))
+	fmt.Println("the old connection:", errors.Is(err, syscall.ECONNRESET))
+	c, err = there.Dial(context.Background(), service)
+	fmt.Println("a new one at the new host:", c != nil, err)
+	// Output:
+	// the old connection: true
+	// a new one at the new host: true <nil>
 }

@@ -68,6 +68,7 @@ type Guest struct {
 	host       *Host
 	attachment *Attachment
 	bus        *live.Guest
+	containers map[uuid.UUID]struct{}
 
 	closing    sync.Mutex // held while any of these changes, and while it is saved or moved
 	closed     bool
@@ -135,7 +136,7 @@ func (o GuestOptions) check() error {
 // newGuest makes a guest that is not started: memory, hypervisor and sockets.
 func newGuest(h *Host, opts GuestOptions) *Guest {
 	g := &Guest{
-		host: h, opts: opts,
+		host: h, opts: opts, containers: map[uuid.UUID]struct{}{},
 		memory: guestmem.NewHeap(guestmem.HeapOptions{LimitPages: opts.MemoryPages, Seed: opts.Seed, Layout: opts.Layout}),
 	}
 	g.hypervisor = synic.NewPartition(g.memory, guestVPs)

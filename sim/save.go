@@ -97,9 +97,14 @@ func (g *Guest) Save() ([]byte, error) {
 // saved guest has.
 type RestoreOptions struct {
 	GuestOptions
-	// Device is asked for the device of each offer on the guest's bus, sockets
-	// left out; nil, and a nil Device, withdraw the offer. It runs on the host's
-	// loop: see live.RestoreHost.
+	Devices
+}
+
+// Devices finds the devices of a guest's bus that is taken over from another host.
+type Devices struct {
+	// Device is asked for the device of each offer, sockets left out; nil, and a
+	// nil Device, withdraw the offer. It runs on the host's loop: see
+	// live.RestoreHost.
 	Device func(*live.Offered, offers.Offer) live.Device
 }
 
@@ -152,11 +157,11 @@ func (h *Host) RestoreGuest(saved []byte, opts RestoreOptions) (*Guest, error) {
 }
 
 // device finds the device of an offer; no socket has one any more.
-func (o *RestoreOptions) device(p *live.Offered, offer offers.Offer) live.Device {
-	if offer.Flags&vmbus.OfferTLNPI != 0 || o.Device == nil {
+func (d *Devices) device(p *live.Offered, offer offers.Offer) live.Device {
+	if offer.Flags&vmbus.OfferTLNPI != 0 || d.Device == nil {
 		return nil
 	}
-	return o.Device(p, offer)
+	return d.Device(p, offer)
 }
 
 // restoreBus starts the guest's end and its listeners.
@@ -176,14 +181,15 @@ func (g *Guest) restoreBus(s *savedGuest) error {
 }
 
 // Migrate moves the guest to another host while it lives, as live migration does:
-// its connections with this host end on both sides, its listeners stay, and it is
-// reached and dials at the new host from then on. device is that of RestoreOptions.
+// its connections with this host end on both sides, its listeners and containers
+// stay, and it is reached and dials at the new host from then on. The zero Devices
+// do for a guest that has nothing but sockets.
 //
 // If the new host cannot take it, nothing has changed: a version it does not serve
-// is an error that matches vmbus.ErrProtocol, a VM id in use EADDRINUSE, a closed
-// host ENODEV. A guest that hibernates is an error that matches vmbus.ErrState. After
+// is an error that matches vmbus.ErrProtocol, an id of the guest or a container in
+// use EADDRINUSE, a closed host ENODEV. A guest that hibernates is an error that matches vmbus.ErrState. After
 // Close it is net.ErrClosed.
-func (g *Guest) Migrate(to *Host, opts RestoreOptions) error {
+func (g *Guest) Migrate(to *Host, devices Devices) error {
 	g.closing.Lock()
 	defer g.closing.Unlock()
 	if err := g.running(); err != nil {
@@ -197,12 +203,22 @@ func (g *Guest) Migrate(to *Host, opts RestoreOptions) error {
 	if err != nil {
 		return fmt.Errorf("sim: moving %s: %w", g.opts.Name, err)
 	}
-	peer, err := to.sockets.AddGuest(g.opts.ID) // it must be known now, and is for this host's own end alone
-	if err != nil {
+	if err := g.fits(to); err != nil {
 		return fmt.Errorf("sim: moving %s: %w", g.opts.Name, err)
 	}
-	peer.Remove()
-	return g.still(func() error { return g.move(from, to, old, opts.device) })
+	return g.still(func() error { return g.move(from, to, old, devices.device) })
+}
+
+// fits is an error if the host knows another machine by one of the guest's ids.
+func (g *Guest) fits(h *Host) error {
+	peer, err := h.sockets.AddGuest(g.opts.ID)
+	if err != nil {
+		return err
+	}
+	defer peer.Remove()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.addContainers(peer)
 }
 
 // move takes the host's end of a guest that stands still from one host to another.
@@ -220,9 +236,10 @@ func (g *Guest) move(from, to *Host, old *Attachment, device func(*live.Offered,
 		if err != nil {
 			return err
 		}
-		g.mu.Lock()
-		g.host, g.attachment = h, a
-		g.mu.Unlock()
+		if err := g.moveTo(h, a); err != nil {
+			a.Close()
+			return err
+		}
 		h.adopt(g)
 		return nil
 	}

@@ -271,10 +271,10 @@ func TestMigrate(t *testing.T) {
 		k := talking(t, host, guest)
 		old, err := NewHost(HostOptions{MaxVersion: vmbus.Win81})
 		require.NoError(t, err)
-		require.ErrorIs(t, guest.Migrate(old, RestoreOptions{}), vmbus.ErrProtocol, "it does not serve the version (P17)")
+		require.ErrorIs(t, guest.Migrate(old, Devices{}), vmbus.ErrProtocol, "it does not serve the version (P17)")
 		require.NoError(t, old.Close())
-		require.ErrorIs(t, guest.Migrate(old, RestoreOptions{}), vmbus.ErrProtocol)
-		require.ErrorIs(t, guest.Migrate(host, RestoreOptions{}), syscall.EADDRINUSE, "it is here")
+		require.ErrorIs(t, guest.Migrate(old, Devices{}), vmbus.ErrProtocol)
+		require.ErrorIs(t, guest.Migrate(host, Devices{}), syscall.EADDRINUSE, "it is here")
 		for i, c := range k.hostEnds { // nothing has changed
 			_, err := c.Write([]byte("y"))
 			require.NoError(t, err)
@@ -295,7 +295,7 @@ func TestMigrate(t *testing.T) {
 		synctest.Wait()
 		to, err := NewHost(HostOptions{})
 		require.NoError(t, err)
-		require.NoError(t, guest.Migrate(to, RestoreOptions{}))
+		require.NoError(t, guest.Migrate(to, Devices{}))
 		for i := range 2 {
 			ended(t, k.hostEnds[i], "x")
 			ended(t, k.guestEnds[i], "")
@@ -310,7 +310,7 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, err)
 		works(t, to, guest, atHost, k.inGuest)
 		require.Zero(t, host.Usage().Channels)
-		require.NoError(t, guest.Migrate(host, RestoreOptions{}), "and back")
+		require.NoError(t, guest.Migrate(host, Devices{}), "and back")
 		works(t, host, guest, k.atHost, k.inGuest)
 		require.NoError(t, to.Close())
 	})
@@ -345,7 +345,7 @@ func TestHibernate(t *testing.T) {
 		require.Zero(t, host.Usage().Channels)
 		require.Equal(t, Usage{Listeners: 1}, guest.Usage())
 		_, err = guest.Save()
-		for _, err := range []error{err, guest.Pause(), guest.Migrate(host, RestoreOptions{})} {
+		for _, err := range []error{err, guest.Pause(), guest.Migrate(host, Devices{})} {
 			require.ErrorIs(t, err, vmbus.ErrState)
 		}
 
@@ -406,7 +406,7 @@ func TestCrash(t *testing.T) {
 		require.ErrorIs(t, err, syscall.ENODEV)
 		_, err = host.Dial(context.Background(), port(guest.ID(), 6000))
 		require.ErrorIs(t, err, syscall.EHOSTUNREACH)
-		for _, err := range []error{guest.Crash(), guest.Close(), guest.Pause(), guest.Resume(), guest.Migrate(host, RestoreOptions{})} {
+		for _, err := range []error{guest.Crash(), guest.Close(), guest.Pause(), guest.Resume(), guest.Migrate(host, Devices{})} {
 			require.ErrorIs(t, err, net.ErrClosed)
 		}
 		_, err = guest.Save()
@@ -554,5 +554,38 @@ func FuzzRestoreGuest(f *testing.F) {
 			require.NoError(t, g.Crash())
 		}
 		require.Zero(t, host.Usage())
+	})
+}
+
+// TestMigrateContainers: a guest's containers move with it, or it does not move.
+func TestMigrateContainers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host, guest := newPair(t, HostOptions{}, GuestOptions{})
+		to, err := NewHost(HostOptions{})
+		require.NoError(t, err)
+		box, err := guest.NewContainer(ContainerOptions{})
+		require.NoError(t, err)
+		l, err := box.Listen(port(hvsock.Wildcard, 7000))
+		require.NoError(t, err)
+		taken, err := to.NewContainer(ContainerOptions{ID: box.ID()})
+		require.NoError(t, err)
+		a, b := reach(t, host.Dial, port(box.ID(), 7000), l)
+		require.ErrorIs(t, guest.Migrate(to, Devices{}), syscall.EADDRINUSE)
+		_, err = a.Write([]byte("y"))
+		require.NoError(t, err, "nothing has changed")
+		require.NoError(t, taken.Close())
+
+		require.NoError(t, guest.Migrate(to, Devices{}))
+		ended(t, a, "")
+		ended(t, b, "y")
+		_, err = host.Dial(context.Background(), port(box.ID(), 7000))
+		require.ErrorIs(t, err, syscall.EHOSTUNREACH)
+		a, b = reach(t, to.Dial, port(box.ID(), 7000), l)
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+		require.NoError(t, box.Close())
+		_, err = to.Dial(context.Background(), port(box.ID(), 7000))
+		require.ErrorIs(t, err, syscall.EHOSTUNREACH)
+		require.NoError(t, to.Close())
 	})
 }
