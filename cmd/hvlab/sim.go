@@ -37,6 +37,8 @@ type simVerb struct {
 	ShardCount int    `placeholder:"N" help:"As -shard, with I from JOB_COMPLETION_INDEX, as a Kubernetes indexed Job sets it."`
 	Merge      bool   `help:"Print the sum of the reports in FILES."`
 
+	Inject bool `help:"Repeat each seed with a rescind, reset, unload, crash, save and failed allocation before each of its steps in turn."`
+
 	Replay  string `placeholder:"SEED|FILE" help:"Run one seed, or a scenario."`
 	Verbose bool   `short:"v" help:"With -replay: print every step and what came of it."`
 	Step    bool   `help:"With -replay: wait for Enter before each step."`
@@ -52,6 +54,7 @@ status is 1 and the scenario's path the last line.
 Examples:
 
     hvlab sim -seeds 1-10000 -legal
+    hvlab sim -inject -seeds 1-4 -steps 300
     hvlab sim -replay 17 -v
     hvlab sim -replay findings/I-STREAM-seed17.txt -step
     hvlab sim -seeds 1-1000000 -shard 3/8 -json >3.json
@@ -112,9 +115,13 @@ func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error
 		jobs = runtime.GOMAXPROCS(0)
 	}
 	progress := v.progress(o)
-	report, err := campaign.Run(ctx, campaign.Options{
+	opts := campaign.Options{
 		First: first, Last: last, Shard: shard, World: w, Jobs: jobs, Folder: v.Out, ShrinkTries: shrinkTries, Progress: progress,
-	})
+	}
+	if v.Inject {
+		return v.inject(ctx, opts, o)
+	}
+	report, err := campaign.Run(ctx, opts)
 	if progress != nil {
 		fmt.Fprint(o.err, "\r\x1b[K")
 	}
@@ -122,6 +129,18 @@ func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error
 		return err
 	}
 	return v.print(report, o)
+}
+
+// inject repeats the seeds with a fault at every step.
+func (v *simVerb) inject(ctx context.Context, opts campaign.Options, o output) error {
+	if v.Hostile || v.JSON || opts.Shard.Count > 1 {
+		return errors.New("-inject goes with -seeds, -steps, -guests, -version, -ring-pages and -j")
+	}
+	table, err := campaign.Inject(ctx, opts)
+	if !campaign.WriteInjections(o.out, table) {
+		return errFindings
+	}
+	return err
 }
 
 func (v *simVerb) shard() (campaign.Shard, error) {

@@ -16,7 +16,7 @@ func (w *World) replay() {
 		if w.failed() {
 			return
 		}
-		if w.possible(s) {
+		if s = w.aim(s); w.possible(s) {
 			w.result.Script = append(w.result.Script, s)
 			w.do(s)
 		}
