@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/hvlab/hvlab/endpoint/script"
+	"github.com/hvlab/hvlab/sim/world"
 	"golang.org/x/term"
 )
 
@@ -85,14 +86,14 @@ func (v *runVerb) runFile(ctx context.Context, o output, name string, keys *keyb
 	if err != nil {
 		return false, err
 	}
+	if world.IsScenario(string(text)) {
+		return v.runWorld(o, string(text), keys)
+	}
 	f, err := script.Parse(text)
 	if err != nil {
 		return false, err
 	}
-	do, err := engine(f)
-	if err != nil {
-		return false, err
-	}
+	do := script.NewRunner().Do
 	if len(v.Files) > 1 && !v.TraceOnly {
 		fmt.Fprintf(o.out, "== %s\n\n", name)
 	}
@@ -131,15 +132,26 @@ func (v *runVerb) runFile(ctx context.Context, o output, name string, keys *keyb
 	return differences == 0, nil
 }
 
-// engine returns what carries out the directives of a file: the first one says
-// which kind of file it is.
-func engine(f *script.File) (do func(script.Directive) (string, error), err error) {
-	switch f.Blocks[0].Name {
-	case "sim":
-		return nil, &script.Mistake{Line: f.Blocks[0].Line, Reason: "this hvlab has no simulated world yet; scenarios of the control plane begin with \"world\""}
-	default:
-		return script.NewRunner().Do, nil
+// runWorld plays a scenario of the simulated world, as hvlab sim -replay does. It
+// expects that nothing is violated.
+func (v *runVerb) runWorld(o output, text string, keys *keyboard) (same bool, err error) {
+	if keys != nil || v.Rewrite {
+		return false, errors.New("a scenario of the simulated world is stepped through with hvlab sim -step -replay FILE; there is nothing to rewrite in it")
 	}
+	opts, err := world.ParseScenario(text)
+	if err != nil {
+		return false, err
+	}
+	out := bufio.NewWriter(o.out)
+	opts.Trace = out
+	r, err := world.Run(opts)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(out, "\nviolated: %v\n", f)
+	}
+	return len(r.Findings) == 0, out.Flush()
 }
 
 // expects reports whether a file expects anything.

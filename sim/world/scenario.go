@@ -77,6 +77,17 @@ func (e *ScenarioError) Error() string {
 	return fmt.Sprintf("world: line %d of the scenario: %s", e.Line, e.Reason)
 }
 
+// IsScenario reports whether text begins as a scenario of a World does.
+func IsScenario(text string) bool {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		if f := strings.Fields(line); len(f) > 0 {
+			return f[0] == "sim"
+		}
+	}
+	return false
+}
+
 // ParseScenario reads what Scenario wrote: options with a script. Empty lines and
 // what follows a # are ignored. The error is a *ScenarioError.
 func ParseScenario(text string) (Options, error) {
