@@ -36,6 +36,40 @@
 // What a peer does to a ring or a message ends at worst its own connection. What
 // is in the rings when a channel ends is copied out and stays readable.
 //
+// # Next to other families
+//
+// When Hyper-V sockets came to Linux they were to be a family of their own,
+// AF_HYPERV, because what AF_VSOCK had was VMCI's. Four families, and the test
+// behind each cell of hv_sock:
+//
+//	              hv_sock           AF_HYPERV (2016)   VMCI              virtio vsock
+//	endpoint      guest: CID, port  VM GUID, service   CID, port         CID, port
+//	              host: two GUIDs   GUID                                 (64-bit CID on the wire)
+//	              [a]
+//	sockets       stream [b]        stream             stream, datagram  stream, seqpacket
+//	options that  connect timeout,  none               buffer size with  buffer size with
+//	mean          SO_SNDBUF and                        minimum and       minimum and
+//	something     SO_RCVBUF as                         maximum, connect  maximum, connect
+//	              hints [c]                            timeout, peer's   timeout
+//	                                                   host VM id,
+//	                                                   trusted
+//	notification  space for a       as hv_sock         before and after  credit: none is
+//	hooks         chunk becomes                        each send and     asked for outside
+//	              free, once per                       receive, and for  the packets
+//	              crossing [d]                         poll
+//
+//	[a] TestVSock, TestSockaddrHV and TestSockaddrVM here; TestProfileAddresses and
+//	    TestProfileRemotePort in sim
+//	[b] TestSocketTypes here, TestProfileAddresses in sim
+//	[c] TestOptionTable, TestVSockOptions and TestOptionFamilies here;
+//	    TestConnectTimeoutOption and TestBufferOptions in sim
+//	[d] TestNoLostWakeup here, and in TestRaces "writer blocked, host freed space
+//	    earlier"
+//
+// Source: hvsock.md 1 and 9; the cover letters of "introduce Hyper-V VM Sockets",
+// netdev 2016, versions 9 and 10; for virtio, Linux net/vmw_vsock as a source of
+// facts. Profile AFHyperV2016 is that family in a guest.
+//
 // Programs do not build stacks themselves: package sim wires a host and guests
 // in one process, sim/kvmguest a real kernel, and hvsock/native offers the same
 // functions on the system's own sockets. Package hvsocktest is the conformance
