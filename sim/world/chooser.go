@@ -1,6 +1,10 @@
 package world
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"github.com/hvlab/hvlab/vmbus"
+)
 
 // A Chooser decides what happens.
 type Chooser interface {
@@ -99,4 +103,90 @@ func (p *Priorities) Choose(steps []Step, weights []uint16) int {
 		p.priority[key] = p.lowest
 	}
 	return best
+}
+
+// Bytes is a chooser that takes each choice from the next byte, and the first
+// possibility when there are none left: for fuzzers, to which each byte then means
+// one step.
+type Bytes struct{ Rest []byte }
+
+// Choose is part of Chooser.
+func (b *Bytes) Choose(steps []Step, _ []uint16) int { return b.Draw(len(steps)) }
+
+// Draw is part of Chooser.
+func (b *Bytes) Draw(n int) int {
+	if len(b.Rest) == 0 || n <= 1 {
+		return 0
+	}
+	v := int(b.Rest[0]) % n
+	b.Rest = b.Rest[1:]
+	return v
+}
+
+// maxFuzzSteps bounds what one input of a fuzzer can do.
+const maxFuzzSteps = 2000
+
+// RunBytes runs the world that bytes describe: the first is the kind of run, the
+// second the seed, the third the version, and each of the others a choice.
+func RunBytes(b []byte) (Result, error) {
+	var head [3]byte
+	n := copy(head[:], b)
+	o := Options{
+		Seed: uint64(head[1]), Guests: 1 + int(head[0]>>4&1), Legal: head[0]%3 == 1, Hostile: head[0]%3 == 2,
+		Chooser: &Bytes{b[n:]}, Steps: min(max(len(b)-n, 1), maxFuzzSteps),
+	}
+	if all := vmbus.Versions(); int(head[2]) < len(all) {
+		o.Version = all[head[2]]
+	}
+	return Run(o)
+}
+
+// A Path is a chooser that follows a list of choices and notes how many
+// possibilities each had: see Exhaust. After the list it takes the first.
+type Path struct {
+	Taken []int // what to choose
+	Wide  []int // how many there were, for each choice made
+}
+
+// Choose is part of Chooser.
+func (p *Path) Choose(steps []Step, _ []uint16) int { return p.Draw(len(steps)) }
+
+// Draw is part of Chooser.
+func (p *Path) Draw(n int) int {
+	if n <= 1 { // no choice
+		return 0
+	}
+	at := len(p.Wide)
+	p.Wide = append(p.Wide, n)
+	if at < len(p.Taken) {
+		return p.Taken[at]
+	}
+	return 0
+}
+
+// Exhaust runs o with every sequence of the first depth choices after skip, in
+// order, until a run finds something or limit runs are done: for small worlds. It
+// returns the number of runs, whether that was all of them, and the run that found
+// something, or the last.
+func Exhaust(o Options, skip, depth, limit int) (runs int, all bool, last Result, err error) {
+	taken := make([]int, skip)
+	for runs < limit {
+		p := &Path{Taken: taken}
+		o.Chooser = p
+		if last, err = Run(o); err != nil || len(last.Findings) > 0 {
+			return runs + 1, false, last, err
+		}
+		runs++
+		// The next sequence: the last choice that can be raised, raised.
+		at := min(skip+depth, len(p.Wide)) - 1
+		next := append(append([]int{}, taken...), make([]int, max(0, at+1-len(taken)))...)
+		for at >= skip && next[at]+1 >= p.Wide[at] {
+			at--
+		}
+		if at < skip {
+			return runs, true, last, nil
+		}
+		taken = append(next[:at:at], next[at]+1)
+	}
+	return runs, false, last, nil
 }
