@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -260,6 +262,72 @@ func TestSaveAndRestore(t *testing.T) {
 			again, err := host.RestoreGuest(saved, RestoreOptions{}) // in its old place
 			require.NoError(t, err)
 			works(t, host, again, k.atHost, again.Listeners()[0])
+		})
+	}
+}
+
+// TestSaveAtAnyMoment saves a guest in the middle of many connections that begin,
+// talk and end: whatever was on its way, the copy comes to rest with nothing left
+// and works, and so does the original (SS-10, P14).
+func TestSaveAtAnyMoment(t *testing.T) {
+	for seed := range uint64(25) {
+		synctest.Test(t, func(t *testing.T) {
+			host, err := NewHost(HostOptions{Seed: seed + 1})
+			require.NoError(t, err)
+			guest, err := host.NewGuest(GuestOptions{Seed: seed + 1, ID: uuid.UUID{9}})
+			require.NoError(t, err)
+			atHost, err := host.Listen(port(hvsock.Children, 5000))
+			require.NoError(t, err)
+			inGuest, err := guest.Listen(port(hvsock.Wildcard, 6000))
+			require.NoError(t, err)
+			var all sync.WaitGroup
+			all.Go(func() { serveEcho(atHost, &all) })
+			all.Go(func() { serveEcho(inGuest, &all) })
+			var calls sync.WaitGroup
+			for i := range 12 {
+				calls.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					var c *hvsock.Conn
+					var err error
+					if i%2 == 0 {
+						c, err = guest.Dial(context.Background(), port(hvsock.Parent, 5000))
+					} else {
+						c, err = host.Dial(context.Background(), port(guest.ID(), 6000))
+					}
+					if err != nil {
+						return // it fell into the save
+					}
+					for range i {
+						if _, err := c.Write(make([]byte, 3000)); err != nil {
+							break
+						}
+						time.Sleep(time.Millisecond)
+					}
+					_ = c.Close()
+				})
+			}
+			time.Sleep(time.Duration(seed) * 500 * time.Microsecond)
+			for range seed % 7 { // not only when everything has come to rest
+				runtime.Gosched()
+			}
+			saved, err := guest.Save()
+			require.NoError(t, err)
+			calls.Wait()
+
+			other, err := NewHost(HostOptions{})
+			require.NoError(t, err)
+			there, err := other.Listen(port(hvsock.Children, 5000))
+			require.NoError(t, err)
+			copied, err := other.RestoreGuest(saved, RestoreOptions{})
+			require.NoError(t, err)
+			time.Sleep(time.Minute) // whatever was left of dials is given up
+			require.Equal(t, Usage{Listeners: 1}, copied.Usage())
+			works(t, other, copied, there, copied.Listeners()[0])
+			require.NoError(t, other.Close())
+			require.Equal(t, Usage{Listeners: 1}, guest.Usage())
+			require.NoError(t, host.Close())
+			all.Wait()
+			require.Zero(t, guest.memory.InUsePages(), "every page is back")
 		})
 	}
 }

@@ -276,8 +276,7 @@ func TestRestoreQueues(t *testing.T) {
 	})
 }
 
-// TestRestoreBeforeContact: a host that was never connected, and one that was
-// saved between contact and RequestOffers, of which no guest here takes notice.
+// TestRestoreBeforeContact: a host that was never connected (P14).
 func TestRestoreBeforeContact(t *testing.T) {
 	mem := guestmem.NewHeap(guestmem.HeapOptions{})
 	hypervisor := synic.NewPartition(mem, 1)

@@ -2,6 +2,7 @@ package guestmem
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 )
 
@@ -11,8 +12,8 @@ type SavedBlock struct {
 	Pages [][]byte // PageSize bytes each; empty for a page of zeros
 }
 
-// Save returns the blocks in use, by their first PFN. Whoever writes to pages
-// meanwhile is a data race: a guest is saved when it is paused.
+// Save returns the blocks in use, by their first PFN. A plain write to a page
+// meanwhile is a data race: nobody may be using a ring.
 func (h *Heap) Save() []SavedBlock {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -31,14 +32,20 @@ func (h *Heap) Save() []SavedBlock {
 	return list
 }
 
-// contents copies a page, unless it is all zero.
+// contents copies a page, unless it is all zero. It loads words, atomically, since
+// a signal that is still on its way may set a bit meanwhile.
 func contents(p *Page) []byte {
-	for _, x := range p.Bytes() {
-		if x != 0 {
-			return slices.Clone(p.Bytes())
+	var b []byte
+	for off := 0; off < PageSize; off += 8 {
+		w := p.Load64(off)
+		if w != 0 && b == nil {
+			b = make([]byte, PageSize)
+		}
+		if w != 0 {
+			binary.LittleEndian.PutUint64(b[off:], w)
 		}
 	}
-	return nil
+	return b
 }
 
 // Restore puts blocks into a new heap, under the PFNs they had. They belong to
