@@ -463,3 +463,18 @@ func TestProfileContainers(t *testing.T) {
 		require.ErrorIs(t, c.Close(), net.ErrClosed)
 	})
 }
+
+// ringbuffer.md 12: a guest that was restored knows its bus's version still, and
+// with it how large its rings are to be.
+func TestProfileAfterRestore(t *testing.T) {
+	host, guest := newPair(t, HostOptions{}, GuestOptions{Profile: hvsock.Linux})
+	saved, err := guest.Save()
+	require.NoError(t, err)
+	copied, err := host.RestoreGuest(saved, RestoreOptions{GuestOptions: GuestOptions{ID: uuid.UUID{1}, Profile: hvsock.Linux}})
+	require.NoError(t, err)
+	c, accepted := connect(t, roles(host, copied)[0])
+	require.Equal(t, 7, c.(*hvsock.Conn).Stats().Out.RingPages)
+	require.NoError(t, c.Close())
+	require.NoError(t, accepted.Close())
+	require.NoError(t, copied.Close())
+}

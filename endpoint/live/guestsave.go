@@ -105,6 +105,7 @@ func RestoreGuest(opts GuestOptions, b []byte, driver func(vmbus.OfferChannel) D
 		return nil, &RestoreError{Reason: "there is no such monitor page"}
 	}
 	n := core.Negotiated()
+	g.version.Store(uint32(n.Version))
 	g.legacy.Store(n.Version != 0 && n.Version < vmbus.Win8)
 	if err := g.restoreOpenings(s.LowLatency); err != nil {
 		return nil, err
