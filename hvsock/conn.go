@@ -83,9 +83,11 @@ type link struct {
 // vmbus.ErrProtocol) if the peer broke the rings. The end of the peer's stream
 // is a bare io.EOF.
 //
-// A Conn has neither ReadFrom nor WriteTo: to hand out ring memory it would have
-// to hold a lock while the other side of the copy blocks, so io.Copy's own
-// buffer costs no more.
+// A Conn has neither ReadFrom nor WriteTo. Handing out ring memory would save
+// io.Copy one of its copies, but its Reader or Writer would work on memory that the
+// peer may change meanwhile, other Reads or Writes would have to wait for as long as
+// it blocks, and the pages could not go back when the channel does. Without that,
+// they would do what io.Copy does.
 type Conn struct {
 	local, remote Addr
 	link          link
