@@ -109,7 +109,9 @@ func checkManyAtOnce(s *session) {
 			defer wg.Done()
 			c := s.dial(addr)
 			b := pattern(50_000, uint32(100+i))
+			written := make(chan struct{})
 			s.spawn(func() {
+				defer close(written)
 				s.write(c, b)
 				s.must(c.CloseWrite(), "CloseWrite")
 			})
@@ -118,6 +120,7 @@ func checkManyAtOnce(s *session) {
 			} else {
 				s.readAll(c, b)
 			}
+			<-written // all of it may be back before CloseWrite is called
 			s.must(c.Close(), "Close")
 		})
 	}
