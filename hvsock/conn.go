@@ -104,10 +104,11 @@ type Conn struct {
 	inRing    ringCounts          // guarded by in.mu; what Stats saw last, or detach
 	outRing   ringCounts          // guarded by out.mu; likewise
 
-	discarding atomic.Bool // nobody will read: whatever arrives is dropped
-	again      live.Timer  // guarded by in.mu; goes on discarding
-	marks      atomic.Uint32
-	reported   atomic.Uint32 // bit per connEvent
+	discarding            atomic.Bool // nobody will read: whatever arrives is dropped
+	again                 live.Timer  // guarded by in.mu; goes on discarding
+	marks                 atomic.Uint32
+	reported              atomic.Uint32         // bit per connEvent
+	readAgain, writeAgain atomic.Pointer[error] // what TryRead and TryWrite return with EAGAIN, once made
 
 	file     atomic.Pointer[connFile] // set by File
 	sockopts optionSet

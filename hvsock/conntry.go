@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hvlab/hvlab/channel"
@@ -54,6 +55,9 @@ func (c *Conn) TryRead(p []byte) (n int, err error) {
 		c.link.signal()
 	}
 	if err != nil {
+		if err == syscall.EAGAIN {
+			return n, c.againError(&c.readAgain, "read")
+		}
 		c.report()
 		return n, c.opError("read", systemCall("read", err))
 	}
@@ -115,8 +119,21 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 		c.link.signal()
 	}
 	if err != nil {
+		if err == syscall.EAGAIN {
+			return n, c.againError(&c.writeAgain, "write")
+		}
 		c.report()
 		return n, c.opError("write", systemCall("write", err))
 	}
 	return n, nil
+}
+
+// againError is the error around EAGAIN, made once for each call: it is no news.
+func (c *Conn) againError(made *atomic.Pointer[error], call string) error {
+	if e := made.Load(); e != nil {
+		return *e
+	}
+	err := c.opError(call, systemCall(call, syscall.EAGAIN))
+	made.Store(&err)
+	return err
 }

@@ -216,7 +216,9 @@ func (a *apps) dial(m *machine, byGuest bool, id uint32) {
 		local, p.cancel = m.peer.BeginDial(hvsock.ServiceIDFromPort(guestPort), dialTimeout, done)
 	}
 	p.ep = local.ServiceID
-	w.note("c%d: from %v", p.id, local)
+	if w.o.Trace != nil { // boxing the arguments costs more than the step
+		w.note("c%d: from %v", p.id, local)
+	}
 	if p.pending {
 		a.byEP[p.ep] = p
 	}
@@ -238,14 +240,18 @@ func (a *apps) dialed(p *pair, c *hvsock.Conn, err error) {
 		a.tidy(p)
 		return
 	}
-	w.note("c%d: connected", p.id)
+	if w.o.Trace != nil { // boxing the arguments costs more than the step
+		w.note("c%d: connected", p.id)
+	}
 	a.established(p, client, p.dialer(), c)
 }
 
 // refused checks the reason for a failed dial.
 func (a *apps) refused(p *pair, err error) {
 	w := a.w
-	w.note("c%d: %v", p.id, err)
+	if w.o.Trace != nil { // boxing the arguments costs more than the step
+		w.note("c%d: %v", p.id, err)
+	}
 	patience := w.clock.now-p.dialed >= dialTimeout
 	switch {
 	case w.current.Op == opCancel && w.current.Kind == App, p.excused != "", p.m.life != p.life, p.m.closing, p.m.gone, p.m.short, p.m.attacked():
@@ -261,7 +267,9 @@ func (a *apps) accept(l listener, at side, m *machine) {
 	w := a.w
 	c, err := l.TryAccept()
 	if err != nil {
-		w.note("accept: %v", err)
+		if w.o.Trace != nil { // boxing the arguments costs more than the step
+			w.note("accept: %v", err)
+		}
 		return
 	}
 	remote := c.RemoteAddr().(hvsock.Addr)
@@ -275,7 +283,9 @@ func (a *apps) accept(l listener, at side, m *machine) {
 		return
 	}
 	w.hit(ConnectMatch)
-	w.note("c%d: accepted", p.id)
+	if w.o.Trace != nil { // boxing the arguments costs more than the step
+		w.note("c%d: accepted", p.id)
+	}
 	a.established(p, server, at, c)
 }
 

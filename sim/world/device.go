@@ -24,6 +24,7 @@ type device struct {
 	driver  *driver             // the guest's, nil unless open or opening
 	ends    [2]*packetEnd       // host, guest; nil unless open
 	opens   int                 // so far
+	refused bool                // the last open failed
 	lost    string              // why packets in the rings may be lost: a fault, or a close
 }
 
@@ -131,6 +132,7 @@ func (g *driver) Opened(c *live.GuestChannel) {
 	if g.closed { // the open could not be stopped any more
 		return
 	}
+	g.d.refused = false
 	g.end = g.d.newEnd(guestSide, c.Rings.In, c.Rings.Out, c.Signal)
 	if g.d.driver == g {
 		g.d.ends[1] = g.end
@@ -140,7 +142,10 @@ func (g *driver) Opened(c *live.GuestChannel) {
 // OpenFailed is part of live.Driver.
 func (g *driver) OpenFailed(err error) {
 	d := g.d
-	d.w.note("guest%d device %d: open failed: %v", d.m.number, d.number, err)
+	d.refused = true
+	if d.w.o.Trace != nil {
+		d.w.note("guest%d device %d: open failed: %v", d.m.number, d.number, err)
+	}
 	d.w.hit(LiveCalls)
 	g.end0()
 }
@@ -344,7 +349,11 @@ func (m *machine) enableDevices() {
 			w.add(Step{Kind: App, Op: opPublish, Guest: m.number, Arg: n}, rareWeight)
 		}
 		if d.driver == nil && d.seen != nil && m.connected && !m.closing && !w.resting {
-			w.add(Step{Kind: App, Op: opOpen, Guest: m.number, Arg: n}, lowWeight)
+			weight := uint16(lowWeight)
+			if d.refused { // it is still closing, or gone
+				weight = rareWeight
+			}
+			w.add(Step{Kind: App, Op: opOpen, Guest: m.number, Arg: n}, weight)
 		}
 		for i, e := range d.ends {
 			if e == nil {
