@@ -111,7 +111,7 @@ func (w *World) newMachine(number uint8) (*machine, error) {
 		}
 	}
 	if m.pages = w.o.RingPages; m.pages == 0 {
-		m.pages = []int{2, 2, 3, 5, 9, 65}[w.setup.Draw(6)]
+		m.pages = [...]int{2, 2, 2, 3, 3, 5, 5, 6, 7, 9, 17, 65}[w.setup.Draw(12)]
 	}
 	m.features = vmbus.Features(w.setup.Draw(int(vmbus.AllFeatures) + 1))
 	m.monitors, m.ownFlags = w.setup.Draw(2) == 0, w.setup.Draw(2) == 0
