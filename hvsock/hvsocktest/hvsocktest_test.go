@@ -212,6 +212,21 @@ var brokenConns = map[string]struct {
 			return n, err
 		}}
 	}},
+	"a Read waits for a full buffer": {"ReadReturnsEarly", func(c Conn) Conn {
+		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) { return io.ReadFull(c, b) }}
+	}},
+	"CloseRead wakes nobody": {"CloseReadUnblocks", func(c Conn) Conn {
+		return &brokenConn{Conn: c, closeRead: func(Conn) error { return nil }}
+	}},
+	"CloseWrite wakes nobody": {"CloseWriteUnblocks", func(c Conn) Conn {
+		return &brokenConn{Conn: c, closeWrite: func(Conn) error { return nil }}
+	}},
+	"every second byte read is lost": {"ConcurrentReads", func(c Conn) Conn {
+		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
+			n, err := c.Read(b)
+			return (n + 1) / 2, err
+		}}
+	}},
 	"closed is EOF": {"CloseUnblocks", func(c Conn) Conn {
 		return &brokenConn{Conn: c, read: func(c Conn, b []byte) (int, error) {
 			n, err := c.Read(b)
@@ -226,7 +241,11 @@ var brokenConns = map[string]struct {
 // The suite has teeth: each fault is found by the behaviour that is about it.
 func TestFaultsOfConns(t *testing.T) {
 	for name, fault := range brokenConns {
-		t.Run(name, func(t *testing.T) { requireCaught(t, breakConns(loopback(t), fault.wrap), fault.caught) })
+		t.Run(name, func(t *testing.T) {
+			tr := breakConns(loopback(t), fault.wrap)
+			tr.Patience = 500 * time.Millisecond // some faults are calls that hang
+			requireCaught(t, tr, fault.caught)
+		})
 	}
 }
 
@@ -267,6 +286,23 @@ func TestFaultsOfTransports(t *testing.T) {
 		}
 		requireCaught(t, tr, "Echo")
 	})
+}
+
+// A profile is looked at: a guest that sends nothing on CloseWrite breaks a
+// promise of all others, and keeps its own.
+func TestFaultsAgainstProfile(t *testing.T) {
+	silent := func(c Conn) Conn { return &brokenConn{Conn: c, closeWrite: func(Conn) error { return nil }} }
+	tr := breakConns(loopback(t), silent)
+	tr.Patience = 500 * time.Millisecond
+	requireCaught(t, tr, "EOFLatch")
+	tr.Patience = 0
+	tr.Dialer, tr.Acceptor = hvsock.FreeBSD, hvsock.FreeBSD
+	for _, b := range Behaviours() {
+		if b.Name == "EOFLatch" {
+			require.NoError(t, b.Check(tr))
+		}
+	}
+	requireCaught(t, func() Transport { tr := loopback(t); tr.Dialer = hvsock.FreeBSD; return tr }(), "EOFLatch")
 }
 
 // A plainListener accepts nothing but net.Conns.
