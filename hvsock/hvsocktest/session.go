@@ -24,6 +24,7 @@ type session struct {
 	mu      sync.Mutex
 	failure string
 	open    []io.Closer
+	over    bool // closeAll was called: the session has failed, or ended
 	ends    map[Conn]hvsock.Profile
 }
 
@@ -111,17 +112,24 @@ func (s *session) timedOut(err error, doing string) {
 	s.that(errors.As(err, &timeout) && timeout.Timeout(), "%s: %v is no net.Error with Timeout() true", doing, err)
 }
 
-// keep has c closed when the session ends.
+// keep has c closed when the session ends; at once if it has ended, which a
+// goroutine that hung then learns.
 func (s *session) keep(c io.Closer) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open = append(s.open, c)
+	over := s.over
+	if !over {
+		s.open = append(s.open, c)
+	}
+	s.mu.Unlock()
+	if over {
+		_ = c.Close() // nobody else has it
+	}
 }
 
 func (s *session) closeAll() {
 	s.mu.Lock()
 	open := s.open
-	s.open = nil
+	s.open, s.over = nil, true
 	s.mu.Unlock()
 	for _, c := range open {
 		_ = c.Close() // most are closed already
