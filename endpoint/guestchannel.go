@@ -256,6 +256,7 @@ func (g *Guest) Close(id vmbus.ChannelID) error {
 	if err := c.move(channel.Closes); err != nil {
 		return callerError(err)
 	}
+	g.observe(CloseAsked{id})
 	if was == channel.GuestOpen {
 		g.post(&vmbus.CloseChannel{Channel: id})
 		g.unshare(c)

@@ -57,7 +57,7 @@ func (p *play) say(line, input string) string {
 func (p *play) draw(label string, choices ...string) {
 	line := rapid.SampledFrom(choices).Draw(p.t, label)
 	for strings.Contains(line, "%") {
-		line = strings.Replace(line, "%", fmt.Sprint(rapid.IntRange(0, 5).Draw(p.t, "n")), 1)
+		line = strings.Replace(line, "%", fmt.Sprint(rapid.SampledFrom([]int{1, 1, 1, 1, 2, 2, 2, 3, 4, 0, 5}).Draw(p.t, "n")), 1)
 	}
 	if rapid.IntRange(0, 5).Draw(p.t, "stop") == 0 {
 		line += " then=stop"
@@ -93,6 +93,7 @@ func (p *play) legal(*rapid.T) {
 		"close channel=%", "close channel=%", "release channel=%", "modify channel=% vp=%", "pause", "resume", "remap parent=0x5000 child=0x6000",
 		"dial service=port:1388 endpoint=port:%", "publish instance=0000000% monitor=5", "publish instance=0000000%",
 		"publish instance=0000000% sub=1", "revoke offer=%", "revoke offer=%", "stop offer=%", "start offer=%", "reset",
+		"publish-socket service=port:1388 endpoint=port:%", "lose direct=yes", "lose direct=no", "trust path=yes", "trust path=no",
 		"device answer=manual", "device answer=auto", "slot is=busy", "slot is=free", "run", "usage")
 }
 
@@ -120,6 +121,14 @@ func (p *play) illegal(*rapid.T) {
 		"tell GPADLTorndown gpadl_id=0xe1e1%", "tell ModifyChannelResponse channel_id=%", "tell UnloadComplete", "tell AllOffersDelivered",
 		"tell PauseResponse", "tell CloseReservedChannelResponse channel_id=%", "tell VersionResponse version_supported=1", "tell Unload",
 	)
+}
+
+// dialed accepts or refuses a socket request, which may be overtaken by the end of
+// its connection.
+func (p *play) dialed(*rapid.T) {
+	if p.runner.World.Dialed() > 0 {
+		p.draw("dialed", "accept", "accept last", "refuse")
+	}
 }
 
 // answer lets a manual device answer; then it answers the same again, which must
@@ -187,7 +196,7 @@ func TestModel(t *testing.T) {
 				p := newPlay(t, restoring)
 				p.begin()
 				t.Repeat(map[string]func(*rapid.T){
-					"legal": p.legal, "wish": p.legal, "illegal": p.illegal, "answer": p.answer, "noise": p.noise,
+					"legal": p.legal, "wish": p.legal, "illegal": p.illegal, "answer": p.answer, "noise": p.noise, "dialed": p.dialed,
 				})
 				p.end()
 			})
@@ -198,6 +207,7 @@ func TestModel(t *testing.T) {
 // end resets the machine: L-RESET, I-NO-LEAK.
 func (p *play) end() {
 	p.say("slot is=free", "")
+	p.say("lose direct=no", "")
 	p.say("device answer=auto", "")
 	for len(p.runner.World.Asked()) > 0 {
 		p.say("answer", "")

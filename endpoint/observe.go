@@ -70,10 +70,14 @@ type (
 	DevicesReplaced struct{}
 )
 
-// OpenAsked is a successful call of a guest core's Open.
-type OpenAsked struct{ Channel vmbus.ChannelID }
+// Happenings of a guest core: successful calls of Open and Close.
+type (
+	OpenAsked  struct{ Channel vmbus.ChannelID }
+	CloseAsked struct{ Channel vmbus.ChannelID }
+)
 
 func (OpenAsked) happening()       {}
+func (CloseAsked) happening()      {}
 func (MessageReceived) happening() {}
 func (MessageLeft) happening()     {}
 func (ActionTaken) happening()     {}

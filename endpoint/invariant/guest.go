@@ -36,6 +36,36 @@ func (g *Guest) Observe(e endpoint.Event) {
 // Err returns the first violation, a *Violation, or nil.
 func (g *Guest) Err() error { return g.err }
 
+// AtRest is Err when nothing moves any more: what a rescind ends has ended.
+func (g *Guest) AtRest() error {
+	if g.err != nil || g.model.negotiated.Version == 0 {
+		return g.err
+	}
+	for id, c := range g.model.channels {
+		if !c.rescinded {
+			continue
+		}
+		if c.opening {
+			return broken("I-OPEN-RESP", "channel id %d is rescinded, and its open has not ended", id)
+		}
+		if c.modifies == 0 && g.model.answered(id) {
+			return broken("I-NO-LEAK", "channel id %d is rescinded, nothing about it is in flight, and it was not released", id)
+		}
+	}
+	return nil
+}
+
+// answered reports whether the host has answered all it was told about the pages
+// of a channel, and the guest waits for nothing there.
+func (m *guestModel) answered(id vmbus.ChannelID) bool {
+	for _, r := range m.rings {
+		if r.channel == id && (!r.created || r.tearing && !r.torndown) {
+			return false
+		}
+	}
+	return true
+}
+
 // A guestModel is what the events of a run tell.
 type guestModel struct {
 	event    endpoint.Event
@@ -99,6 +129,11 @@ func (m *guestModel) update() {
 		} else {
 			m.early[what.Channel] = true
 		}
+	case endpoint.CloseAsked: // nobody wants to hear how the open ends
+		if c := m.channels[what.Channel]; c != nil {
+			c.opening = false
+		}
+		delete(m.early, what.Channel)
 	case endpoint.ActionTaken:
 		m.take(what.Action)
 	case endpoint.MessageLeft:
@@ -133,6 +168,9 @@ func (m *guestModel) take(a endpoint.Action) {
 			c.ring = 0
 		}
 	case endpoint.ChannelReleased:
+		if c := m.channels[a.Channel]; c != nil && c.opening { // the id is offered anew, and the open is of that offer
+			m.early[a.Channel] = true
+		}
 		delete(m.channels, a.Channel)
 		maps.DeleteFunc(m.rings, func(_ vmbus.GPADLID, r *guestRing) bool { return r.channel == a.Channel })
 	case endpoint.Disconnected:
@@ -173,7 +211,7 @@ func (m *guestModel) receive() {
 			r.torndown = true
 		}
 	case *vmbus.OfferChannel: // of a reserved channel the guest still knows: the host has forgotten it
-		if c := m.channels[msg.Channel]; c != nil && m.rings[c.ring] != nil && m.event.What.(endpoint.MessageReceived).Err == nil {
+		if c := m.channels[msg.Channel]; c != nil && m.rings[c.ring] != nil {
 			m.rings[c.ring].torndown = true
 		}
 	case *vmbus.CloseReservedChannelResponse: // after the connection that reserved it the host forgets all about the channel

@@ -131,7 +131,8 @@ type gpadlKey struct {
 type gpadlRequest struct {
 	owed       int // answers
 	incomplete bool
-	have, want int // words
+	rescinded  bool // it was complete only after its channel was withdrawn
+	have, want int  // words
 }
 
 type teardown struct {
@@ -204,7 +205,7 @@ func (m *hostModel) device(id endpoint.OfferID) *device {
 // waiting reports whether answers may still be missing: a device has not given
 // its own, is not asked, or there is nobody to answer.
 func (m *hostModel) waiting() bool {
-	if !connected(m.state) {
+	if !connected(m.state) || m.paused {
 		return true
 	}
 	for _, d := range m.devices {

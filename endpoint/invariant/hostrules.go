@@ -184,6 +184,8 @@ func gpadlAnswered(h *Host, m *hostModel) error {
 	switch {
 	case g == nil:
 		return broken("I-GPADL-RESP", "GPADLCreated for GPADL %#x of channel id %d, which nobody waits for", uint32(c.GPADL), c.Channel)
+	case g.owed == 1 && g.rescinded && c.Status != vmbus.StatusSuccess: // refusing has broken guests (faults.md HC-12)
+		return broken("I-GPADL-RESP", "GPADL %#x was refused on channel id %d, which is rescinded", uint32(c.GPADL), c.Channel)
 	case g.owed == 1 && g.incomplete && c.Status == vmbus.StatusSuccess:
 		return broken("I-GPADL-RESP", "GPADL %#x of channel id %d was created with %d of %d words", uint32(c.GPADL), c.Channel, g.have, g.want)
 	}

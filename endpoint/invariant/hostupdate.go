@@ -77,7 +77,7 @@ func (m *hostModel) revoke(id endpoint.OfferID) {
 		if c.offer != id {
 			continue
 		}
-		c.revoked = true
+		c.revoked, c.reserved = true, false
 		if w := m.wire[r]; w != nil {
 			w.revoked = true
 		}
@@ -152,7 +152,7 @@ func (m *hostModel) answer(r endpoint.Answered) {
 		}
 	case endpoint.AddGPADL:
 		d := m.device(a.Offer)
-		if d.pages[a.GPADL] == pagesDropping { // it was told to let go meanwhile
+		if d.pages[a.GPADL] == pagesDropping || r.Ignored { // it was told to let go meanwhile, or will be
 			return
 		}
 		d.pages[a.GPADL] = pagesHeld
@@ -341,22 +341,24 @@ func (m *hostModel) receiveGPADL(taken bool, opts endpoint.HostOptions) {
 			g.want, g.have = int(msg.RangeBufLen)/8, 0
 			g.incomplete = true
 			m.progress[msg.GPADL] = k
-			m.grow(k, len(vmbus.Words(m.tail)))
+			m.grow(k, taken)
 		}
 	case *vmbus.GPADLBody:
 		if k, ok := m.progress[msg.GPADL]; ok {
-			m.grow(k, len(vmbus.Words(m.tail)))
+			m.grow(k, taken)
 		}
 	}
 }
 
-func (m *hostModel) grow(k gpadlKey, words int) {
+// grow adds the words of a message that was taken, or found invalid.
+func (m *hostModel) grow(k gpadlKey, taken bool) {
 	g := m.gpadls[k]
 	if g == nil {
 		return
 	}
-	if g.have += words; g.have >= g.want {
+	if g.have += len(vmbus.Words(m.tail)); g.have >= g.want {
 		g.incomplete = false
+		g.rescinded = taken && m.ids[k.channel] != nil && m.ids[k.channel].revoked
 		delete(m.progress, k.gpadl)
 	}
 }

@@ -83,6 +83,11 @@ func (w *World) Broken(atRest bool) error {
 	if err := w.rules.guest.Err(); err != nil {
 		return err
 	}
+	if atRest && w.Guest.State() == endpoint.GuestConnected {
+		if err := w.rules.guest.AtRest(); err != nil {
+			return err
+		}
+	}
 	if atRest && !w.Busy {
 		return w.rules.host.AtRest()
 	}
@@ -101,6 +106,9 @@ func (w *World) Forget() {
 
 // Asked returns the requests of the host that a manual device has not answered.
 func (w *World) Asked() []endpoint.Action { return w.asked }
+
+// Dialed counts the socket requests that wait for "accept" or "refuse".
+func (w *World) Dialed() int { return len(w.dialed) }
 
 func (w *World) log(format string, args ...any) { fmt.Fprintf(&w.trace, format+"\n", args...) }
 
