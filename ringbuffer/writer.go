@@ -130,21 +130,26 @@ func (w *Writer) AppendGranule(first uint64, body []byte) error {
 	}
 	at := w.next
 	word := uint64(InBand) | DescriptorBytes/granuleBytes<<16 | uint64(packetBytes)/granuleBytes<<32
-	if b := w.data.span(at); total <= len(b) {
-		b = b[:total]
-		if !putback.On(putback.GC07) {
-			le.PutUint64(b[packetBytes-granuleBytes:], 0) // padding: see Append
-		}
-		le.PutUint64(b, word)
-		le.PutUint64(b[granuleBytes:], 0)
-		le.PutUint64(b[DescriptorBytes:], first)
-		copy(b[DescriptorBytes+granuleBytes:], body)
-		le.PutUint64(b[packetBytes:], uint64(at)<<32)
-	} else {
+	b := w.data.span(at)
+	if total > len(b) {
 		var head [granuleBytes]byte
 		le.PutUint64(head[:], first)
 		w.scatter(at, word, 0, head[:], body)
+		w.stage(total)
+		return nil
 	}
+	// Arrays, because each slice costs a check: the last granule, which may be
+	// padding (see Append), and the footer; then descriptor and first granule.
+	end := (*[granuleBytes + TrailerBytes]byte)(b[total-granuleBytes-TrailerBytes : total])
+	if !putback.On(putback.GC07) {
+		le.PutUint64(end[:granuleBytes], 0)
+	}
+	le.PutUint64(end[granuleBytes:], uint64(at)<<32)
+	head := (*[DescriptorBytes + granuleBytes]byte)(b)
+	le.PutUint64(head[:], word)
+	le.PutUint64(head[granuleBytes:], 0)
+	le.PutUint64(head[DescriptorBytes:], first)
+	copy(b[len(head):total], body)
 	w.stage(total)
 	return nil
 }
