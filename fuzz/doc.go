@@ -48,6 +48,7 @@
 //	sim/bridge                    FuzzHandshake      the hybrid-vsock line: at most 45 bytes are read, nothing is lost
 //	sim/kvmguest                  FuzzParseKernel    kernel images: what is accepted can be loaded, the entry lies inside
 //	endpoint/live                 FuzzRestore        a saved running end: what is accepted works
+//	sim                           FuzzRestoreGuest   a guest saved as bytes: what is accepted works
 //	internal/snapshot             FuzzOpen           the frame of saved states: one encoding of a value
 //	hvsock/registry               FuzzLoad           .reg files of registered services
 //	endpoint/script               FuzzScenarioFile   scenario files

@@ -2,8 +2,6 @@ package world
 
 import (
 	"math/rand/v2"
-
-	"github.com/hvlab/hvlab/vmbus"
 )
 
 // A Chooser decides what happens.
@@ -103,42 +101,6 @@ func (p *Priorities) Choose(steps []Step, weights []uint16) int {
 		p.priority[key] = p.lowest
 	}
 	return best
-}
-
-// Bytes is a chooser that takes each choice from the next byte, and the first
-// possibility when there are none left: for fuzzers, to which each byte then means
-// one step.
-type Bytes struct{ Rest []byte }
-
-// Choose is part of Chooser.
-func (b *Bytes) Choose(steps []Step, _ []uint16) int { return b.Draw(len(steps)) }
-
-// Draw is part of Chooser.
-func (b *Bytes) Draw(n int) int {
-	if len(b.Rest) == 0 || n <= 1 {
-		return 0
-	}
-	v := int(b.Rest[0]) % n
-	b.Rest = b.Rest[1:]
-	return v
-}
-
-// maxFuzzSteps bounds what one input of a fuzzer can do.
-const maxFuzzSteps = 2000
-
-// RunBytes runs the world that bytes describe: the first is the kind of run, the
-// second the seed, the third the version, and each of the others a choice.
-func RunBytes(b []byte) (Result, error) {
-	var head [3]byte
-	n := copy(head[:], b)
-	o := Options{
-		Seed: uint64(head[1]), Guests: 1 + int(head[0]>>4&1), Legal: head[0]%3 == 1, Hostile: head[0]%3 == 2,
-		Chooser: &Bytes{b[n:]}, Steps: min(max(len(b)-n, 1), maxFuzzSteps),
-	}
-	if all := vmbus.Versions(); int(head[2]) < len(all) {
-		o.Version = all[head[2]]
-	}
-	return Run(o)
 }
 
 // A Path is a chooser that follows a list of choices and notes how many

@@ -33,25 +33,6 @@ func TestExhaustIsExhaustive(t *testing.T) {
 	require.Len(t, seen, 6)
 }
 
-// FuzzBytes: bytes choose the steps of a world, and nothing is found. A finding is
-// shown as a scenario to replay.
-func FuzzBytes(f *testing.F) {
-	for _, kind := range []byte{0, 1, 2, 16, 17, 18} {
-		b := []byte{kind, 1, 9}
-		for i := range 300 {
-			b = append(b, byte(i*i*37>>3)^kind)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := RunBytes(b)
-		require.NoError(t, err)
-		if len(r.Findings) > 0 {
-			t.Fatalf("%v\nto replay, put this into a file and call hvlab sim -v -replay FILE:\n%s", r.Findings[0], Shrink(r, 300).Scenario())
-		}
-	})
-}
-
 // TestPrioritiesAreNotFair: the chooser starves some actors for long, which is what
 // it is for, and still gets to everything.
 func TestPrioritiesAreNotFair(t *testing.T) {
