@@ -180,6 +180,8 @@ func (v *simVerb) print(r campaign.Report, o output) error {
 	switch {
 	case len(r.Findings) > 0:
 		return errFindings
+	case len(r.Missing()) > 0:
+		return fmt.Errorf("the workload is at fault: no run put %s at stake", strings.Join(r.Missing(), ", "))
 	case r.Interrupted:
 		return context.Canceled
 	}

@@ -1,6 +1,9 @@
 package world
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Invariants is the number of invariants there are.
 const Invariants = 52
@@ -151,7 +154,28 @@ var heldElsewhere = map[Invariant]string{
 	Race:          "needs the race detector: CI runs all tests with -race",
 	Trust:         "needs a trusted path, which no driver has: package endpoint, FuzzHost and scenarios",
 	NoStaleAction: "needs devices that answer late, and the running driver answers at once: package endpoint, FuzzHost and cycle tests",
-	Log:           "nothing here logs: package endpoint/live counts what it drops",
+	Log:           "the traces here are whole: endpoint/live, row GC-19 of the catalogue, counts lines per second",
+}
+
+// needs says which kind of run puts an invariant at stake, if not every one does.
+var needs = map[Invariant]string{
+	SubchannelOrder: "legal", Pause: "legal", SaveID: "legal", CorruptSticky: "hostile", Isolation: "hostile",
+	LiveClose: "plain or legal",
+}
+
+// Needs says why a run of o cannot put i at stake although others do; "" if it can.
+func (o Options) Needs(i Invariant) string {
+	kind := "plain"
+	switch {
+	case o.Legal:
+		kind = "legal"
+	case o.Hostile:
+		kind = "hostile"
+	}
+	if need := needs[i]; need != "" && !strings.Contains(need, kind) {
+		return need + " runs do"
+	}
+	return ""
 }
 
 // HeldElsewhere says why a run cannot put i at stake and what holds it instead;

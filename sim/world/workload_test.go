@@ -1,6 +1,10 @@
 package world
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
 
 // TestStandardWorkload: the three kinds of runs together put every invariant at
 // stake but those that something else holds, which HeldElsewhere names. One that
@@ -23,5 +27,24 @@ func TestStandardWorkload(t *testing.T) {
 		if exercised[i] == 0 && HeldElsewhere(i) == "" {
 			t.Errorf("%d %v was never at stake", int(i), i)
 		}
+	}
+}
+
+// TestLostSignalsAreFound: in a world that loses doorbells where nobody looks again
+// somebody waits for ever, and that is seen. The invariants could not fail else.
+func TestLostSignalsAreFound(t *testing.T) {
+	found := map[Invariant]int{}
+	for seed := range uint64(40) {
+		w, err := New(Options{Seed: seed})
+		require.NoError(t, err)
+		w.loseEvery = 7
+		for _, f := range w.Run().Findings {
+			found[f.Invariant]++
+		}
+	}
+	require.Positive(t, found[LiveReader]+found[LiveWriter], "%v", found)
+	for i := range found {
+		require.Contains(t, []Invariant{LiveReader, LiveWriter, LiveCalls, LiveClose, CloseGrace, NoLivelock}, i,
+			"nothing else is wrong with it; a monitored channel that is not closed is looked at for ever")
 	}
 }

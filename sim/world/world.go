@@ -25,16 +25,17 @@ type World struct {
 	machines  []*machine
 	apps      apps
 
-	steps   []Step // that are possible now
-	weights []uint16
-	current Step
-	actor   side // who does the current step
-	signals []rung
-	lastApp time.Duration // when an application last called
-	resting bool          // faults have stopped
-	ending  bool          // and nothing begins any more
-	result  Result
-	hash    uint64
+	steps            []Step // that are possible now
+	weights          []uint16
+	current          Step
+	actor            side // who does the current step
+	signals          []rung
+	rungs, loseEvery int           // see losesSignal
+	lastApp          time.Duration // when an application last called
+	resting          bool          // faults have stopped
+	ending           bool          // and nothing begins any more
+	result           Result
+	hash             uint64
 }
 
 // A rung is a doorbell rung during the current step.
