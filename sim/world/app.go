@@ -100,7 +100,6 @@ type apps struct {
 	byEP   map[uuid.UUID]*pair
 	live   []*end // in use
 	buf    []byte
-	known  uint64 // bytes delivered, for the record
 }
 
 func (a *apps) init(w *World) {

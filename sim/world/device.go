@@ -201,8 +201,6 @@ type packetEnd struct {
 	writeWait bool
 	dead      bool
 	broken    bool
-	staged    int // packets appended, not committed
-	taken     int // packets read, not committed
 }
 
 func (d *device) newEnd(s side, in *ringbuffer.Reader, out *ringbuffer.Writer, signal func()) *packetEnd {

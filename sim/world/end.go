@@ -36,8 +36,7 @@ type end struct {
 	shutWrite       bool
 	shutRead        bool
 	closed          bool
-	finished        bool // closed, or its machine has crashed
-	crashed         bool
+	finished        bool          // closed, or its machine has crashed
 	readDeadline    time.Duration // 0 is none
 	writeDeadline   time.Duration
 	blockedBoth     bool // both directions were full

@@ -3,7 +3,6 @@ package world
 import (
 	"fmt"
 	"hash/fnv"
-	"io"
 	"runtime/debug"
 	"time"
 
@@ -233,9 +232,6 @@ func (w *World) mixBytes(b []byte) {
 	_, _ = h.Write(b)
 	w.mix(h.Sum64())
 }
-
-// discard is an io.Writer for traces nobody wants.
-var _ io.Writer = io.Discard
 
 // Weights: how likely a step is beside others.
 const (
