@@ -123,19 +123,6 @@ func (h *half) pause(signal func()) {
 	h.awaitRelease()
 }
 
-// yielding counts the halves of this process that are in yield.
-var yielding atomic.Int32
-
-// maxYielding is how many may be: both ends of a busy connection, or two that
-// answer each other. A goroutine that yields goes behind all others that can run,
-// so with more than a few the two ends of a connection lose each other, and what
-// one has written is out of the cache before the other reads it; a sleeper runs
-// right after the one that wakes it.
-const maxYielding = 3
-
-// mayYield reports whether yield is worth it.
-func mayYield() bool { return yielding.Load() < maxYielding }
-
 // yield gives up the lock, but not the turn, and lets other goroutines run, after
 // a call of signal if that is not nil.
 func (h *half) yield(signal func()) {
@@ -144,9 +131,7 @@ func (h *half) yield(signal func()) {
 	if signal != nil {
 		signal()
 	}
-	yielding.Add(1)
 	runtime.Gosched()
-	yielding.Add(-1)
 	h.mu.Lock()
 	h.awaitRelease()
 }

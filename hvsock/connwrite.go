@@ -53,7 +53,7 @@ func (c *Conn) writeRest(p []byte, n int, signal bool) (int, bool, error) {
 		if signal {
 			first = c.link.signal
 		}
-		if yields < writeYields && mayYield() {
+		if yields < writeYields {
 			yields++
 			h.yield(first)
 		} else {
