@@ -123,6 +123,8 @@ func (w *hostBus) receive(b []byte) {
 		if !errors.Is(err, vmbus.ErrProtocol) {
 			w.fail("whose fault", "%x: %v", b, err)
 		}
+	} else {
+		w.accepted(b)
 	}
 	if !bytes.Equal(before, b) {
 		w.fail("input is only read", "%x became %x", before, b)
@@ -130,15 +132,20 @@ func (w *hostBus) receive(b []byte) {
 	w.run()
 }
 
+// accepted notes what b, which the host has not dropped, gives back.
+func (w *hostBus) accepted(b []byte) {
+	m, _, err := vmbus.ParseFrom(vmbus.GuestToHost, b, w.core.Negotiated())
+	if r, ok := m.(*vmbus.RelIDReleased); ok && err == nil {
+		w.vague[r.Channel] = w.vague[r.Channel] || w.silent || w.busy
+		delete(w.live, r.Channel)
+	}
+}
+
 // expect notes what question b asks, whether or not the host will like it.
 func (w *hostBus) expect(b []byte) {
 	m, _, err := vmbus.ParseFrom(vmbus.GuestToHost, b, w.core.Negotiated())
 	if err != nil {
 		return
-	}
-	if r, ok := m.(*vmbus.RelIDReleased); ok {
-		w.vague[r.Channel] = w.vague[r.Channel] || w.silent || w.busy
-		delete(w.live, r.Channel)
 	}
 	if q, ok := questionOf(m); ok {
 		w.asked[q]++
