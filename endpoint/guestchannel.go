@@ -73,18 +73,22 @@ func (g *Guest) unwelcome(m vmbus.OfferChannel) string {
 // rescind handles RescindChannelOffer. A pending open ends in this very step;
 // the id goes back once the host has answered all there is about its pages.
 func (g *Guest) rescind(id vmbus.ChannelID) error {
+	c := g.channels[id]
+	// An unload told every driver that it is over, but those of reserved channels.
+	told := g.state == GuestUnloading && !(c != nil && c.survives())
 	if !g.catalogue.Rescind(id) {
 		return &DropError{Message: vmbus.TypeRescindChannelOffer, Channel: id, Reason: "the channel is unknown or rescinded already"}
 	}
-	c := g.channels[id]
 	was := c.state
-	_ = c.move(channel.Rescinds)      // legal in every state
-	told := g.state == GuestUnloading // the unload told every driver that it is over
+	_ = c.move(channel.Rescinds) // legal in every state
 	if !told {
 		g.emit(OfferRescinded{id})
 	}
 	if !told && (was == channel.Sharing || was == channel.GuestOpening) && !putback.On(putback.GC01) {
 		g.emit(OpenFailed{id, &OpenError{Channel: id, Rescinded: true}})
+	}
+	if g.state == GuestUnloading && g.negotiated.Version >= vmbus.Win7 {
+		return nil // UnloadComplete gives everything back
 	}
 	if was == channel.GuestOpening || was == channel.Dropping || was == channel.Unreserving {
 		g.unshare(c)
@@ -246,7 +250,7 @@ func (g *Guest) openResult(m vmbus.OpenResult) error {
 // vmbus.ErrState.
 func (g *Guest) Close(id vmbus.ChannelID) error {
 	c := g.channels[id]
-	if c != nil && c.survives() && !c.item.Rescinded() {
+	if c != nil && c.survives() {
 		return g.closeReserved(id, c)
 	}
 	if c == nil || g.state == GuestUnloading { // the unload closes everything

@@ -16,9 +16,9 @@ type ReservedTarget struct {
 }
 
 // survives reports whether c outlives the connection: the host has been asked
-// to reserve it.
+// to reserve it, and has not taken the offer back.
 func (c *guestChannel) survives() bool {
-	return c.open.Reserved != nil && (c.state == channel.GuestOpening || c.state == channel.GuestOpen || c.state == channel.Unreserving)
+	return c.open.Reserved != nil && !c.item.Rescinded() && (c.state == channel.GuestOpening || c.state == channel.GuestOpen || c.state == channel.Unreserving)
 }
 
 // unasked says that p never reached the host: a channel it was to reserve does
@@ -40,11 +40,15 @@ func (g *Guest) anySurvives() bool {
 }
 
 // aboutReserved reports whether m is an answer about a reserved channel, which
-// comes in every state of the connection.
+// comes in every state of the connection, or the rescind that crosses an unload:
+// it alone says that the channel will not outlive the connection.
 func (g *Guest) aboutReserved(m vmbus.Message) bool {
 	switch m := m.(type) {
 	case *vmbus.CloseReservedChannelResponse:
 		return true
+	case *vmbus.RescindChannelOffer:
+		c := g.channels[m.Channel]
+		return g.state == GuestUnloading && c != nil && c.survives()
 	case *vmbus.OpenResult:
 		c := g.channels[m.Channel]
 		return c != nil && c.survives()

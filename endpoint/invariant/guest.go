@@ -48,7 +48,7 @@ func (g *Guest) AtRest() error {
 		if c.opening {
 			return broken("I-OPEN-RESP", "channel id %d is rescinded, and its open has not ended", id)
 		}
-		if c.modifies == 0 && g.model.answered(id) {
+		if c.modifies == 0 && !g.model.halted && g.model.answered(id) { // during a pause the release waits for Resume
 			return broken("I-NO-LEAK", "channel id %d is rescinded, nothing about it is in flight, and it was not released", id)
 		}
 	}
@@ -215,7 +215,8 @@ func (m *guestModel) receive() {
 			m.rings[c.ring].torndown = true
 		}
 	case *vmbus.CloseReservedChannelResponse: // after the connection that reserved it the host forgets all about the channel
-		if c := m.channels[msg.Channel]; c != nil && m.rings[c.ring] != nil {
+		taken := m.event.What.(endpoint.MessageReceived).Err == nil // it is legal only at some versions
+		if c := m.channels[msg.Channel]; taken && c != nil && m.rings[c.ring] != nil {
 			m.rings[c.ring].torndown = m.rings[c.ring].torndown || !m.rings[c.ring].tearing
 		}
 	case *vmbus.ModifyChannelResponse:
