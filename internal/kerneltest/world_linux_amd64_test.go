@@ -3,6 +3,7 @@ package kerneltest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -182,7 +183,7 @@ func (w *world) dial(ctx context.Context, port uint32) *hvsock.Conn {
 func (w *world) conversation() string {
 	var b strings.Builder
 	for _, e := range w.trace.Events() {
-		b.WriteString(e.String() + "\n")
+		fmt.Fprintf(&b, "%s %v\n", e.At.Format("15:04:05.000"), e)
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package kvmguest
 
 import (
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -67,4 +68,17 @@ func setMSRFilter(vm int, first, count uint32) error {
 	err := ioctlBytes(vm, "KVM_X86_SET_MSR_FILTER", kvmSetMSRFilter, encode(&filter))
 	runtime.KeepAlive(bitmap) // the kernel copies it during the call
 	return err
+}
+
+// giveBack returns the memory behind RAM that nobody runs in any more to the
+// machine: its bytes read as zeros from now on, and stay valid. Parts of a page of
+// the machine at either end are left alone. A machine that refuses keeps it until
+// the garbage collector comes by, which harms nothing.
+func giveBack(ram []byte) {
+	size := uint64(os.Getpagesize())
+	start := addressOf(ram)
+	from, to := (start+size-1)&^(size-1), (start+uint64(len(ram)))&^(size-1)
+	if from < to {
+		_ = unix.Madvise(ram[from-start:to-start], unix.MADV_DONTNEED)
+	}
 }
