@@ -122,6 +122,59 @@ func testPeerDoesNotSignalSpace(t *testing.T) {
 	})
 }
 
+// RG-06, for callers that cannot wait: TryWrite's notification comes from the same
+// timer.
+func TestTryWriteRechecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, pairOptions{})
+		defer p.close()
+		p.a.link.options.recheck = true
+		p.b.link.signal = func() {}
+		again := make(chan struct{}, 1)
+		p.a.Notify(nil, func() { again <- struct{}{} })
+		sent := pattern(200_000)
+		var got []byte
+		for n := 0; n < len(sent); {
+			m, err := p.a.TryWrite(sent[n:])
+			n += m
+			if err == nil {
+				break
+			}
+			require.ErrorIs(t, err, syscall.EAGAIN)
+			b := make([]byte, 1<<16)
+			m, err = p.b.Read(b)
+			require.NoError(t, err)
+			got = append(got, b[:m]...)
+			<-again // or everybody waits, for ever
+		}
+		require.NoError(t, p.a.CloseWrite())
+		rest, err := io.ReadAll(p.b)
+		require.NoError(t, err)
+		require.Equal(t, sent, append(got, rest...))
+	})
+}
+
+// A TryRead that finds another Read waiting leaves its wake-up alone, also if an
+// earlier TryRead was waiting itself.
+func TestTryReadBesideRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, pairOptions{})
+		defer p.close()
+		_, err := p.a.TryRead(make([]byte, 1))
+		require.ErrorIs(t, err, syscall.EAGAIN)
+		read := make(chan error, 1)
+		go func() {
+			_, err := p.a.Read(make([]byte, 1))
+			read <- err
+		}()
+		synctest.Wait() // it sleeps
+		_, err = p.a.TryRead(make([]byte, 1))
+		require.ErrorIs(t, err, syscall.EAGAIN)
+		mustWrite(t, p.b, "x")
+		require.NoError(t, <-read, "the signal was for the Read")
+	})
+}
+
 // RG-08: the rings are taken away twice: by the rescind, and by the end of the bus.
 // The second time nothing happens.
 func testDetachTwice(t *testing.T) {

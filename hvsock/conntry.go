@@ -27,13 +27,13 @@ func (c *Conn) Notify(readable, writable func()) {
 func (c *Conn) TryRead(p []byte) (n int, err error) {
 	h := &c.in
 	h.mu.Lock()
-	c.disarmRead()
+	if h.busy { // another call has the turn, and waits for what this one would
+		h.mu.Unlock()
+		return 0, c.againError(&c.readAgain, "read")
+	}
+	h.disarm()
 	var signal bool
 	for {
-		if h.busy { // another call has the turn
-			err = syscall.EAGAIN
-			break
-		}
 		n, signal, err = c.readNow(p)
 		if err != ringbuffer.ErrEmpty {
 			break
@@ -50,28 +50,7 @@ func (c *Conn) TryRead(p []byte) (n int, err error) {
 			break
 		}
 	}
-	h.mu.Unlock()
-	if signal {
-		c.link.signal()
-	}
-	if err != nil {
-		if err == syscall.EAGAIN {
-			return n, c.againError(&c.readAgain, "read")
-		}
-		c.report()
-		return n, c.opError("read", systemCall("read", err))
-	}
-	return n, nil
-}
-
-// disarmRead ends what a TryRead that found nothing has left. in.mu is held.
-func (c *Conn) disarmRead() {
-	h := &c.in
-	if !h.armed {
-		return
-	}
-	h.armed = false
-	h.sleeping.Store(false)
+	return n, c.tried(h, signal, "read", &c.readAgain, err)
 }
 
 // TryWrite is Write for callers that cannot wait: it writes what there is room
@@ -80,19 +59,15 @@ func (c *Conn) disarmRead() {
 func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	h := &c.out
 	h.mu.Lock()
-	if h.armed {
-		h.armed = false
-		h.sleeping.Store(false)
-		if c.writer != nil {
-			c.writer.Resume()
-		}
+	if h.busy {
+		h.mu.Unlock()
+		return 0, c.againError(&c.writeAgain, "write")
+	}
+	if h.disarm() && c.writer != nil {
+		c.writer.Resume()
 	}
 	var signal bool
 	for {
-		if h.busy { // another call has the turn
-			err = syscall.EAGAIN
-			break
-		}
 		var m int
 		m, signal, err = c.writeNow(p[n:])
 		n += m
@@ -109,23 +84,47 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 		if c.writer.Wait() {
 			err, h.armed = syscall.EAGAIN, true
 			h.sleeps++
+			if c.link.options.recheck { // the peer may not signal
+				h.recheck = c.link.clock.AfterFunc(recheckPause, h.wake)
+			}
 			break
 		}
 		h.sleeping.Store(false)
 		c.writer.Resume()
 	}
+	return n, c.tried(h, signal, "write", &c.writeAgain, err)
+}
+
+// disarm ends what a TryRead or TryWrite that had to wait has left, and reports
+// whether there was one. mu is held, and nobody has the turn.
+func (h *half) disarm() bool {
+	if !h.armed {
+		return false
+	}
+	h.armed = false
+	h.sleeping.Store(false)
+	if h.recheck != nil {
+		h.recheck.Stop()
+		h.recheck = nil
+	}
+	return true
+}
+
+// tried ends a TryRead or TryWrite: it gives up the lock, signals, and returns err
+// as the caller is to see it.
+func (c *Conn) tried(h *half, signal bool, call string, again *atomic.Pointer[error], err error) error {
 	h.mu.Unlock()
 	if signal {
 		c.link.signal()
 	}
-	if err != nil {
-		if err == syscall.EAGAIN {
-			return n, c.againError(&c.writeAgain, "write")
-		}
-		c.report()
-		return n, c.opError("write", systemCall("write", err))
+	switch err {
+	case nil:
+		return nil
+	case syscall.EAGAIN:
+		return c.againError(again, call)
 	}
-	return n, nil
+	c.report()
+	return c.opError(call, systemCall(call, err))
 }
 
 // againError is the error around EAGAIN, made once for each call: it is no news.

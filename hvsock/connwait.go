@@ -34,6 +34,7 @@ type half struct {
 	turn     sync.Cond // on mu; unlike a second Mutex it lets a synctest bubble go idle
 	sleeping atomic.Bool
 	armed    bool          // TryRead or TryWrite has left sleeping set; guarded by mu
+	recheck  live.Timer    // likewise: looks again for a TryWrite whose peer may not signal; may be nil
 	notify   func()        // told what would end a sleep, for TryRead and TryWrite; may be nil
 	wakeup   chan struct{} // holds one token; made by arm, before sleeping is set
 

@@ -17,8 +17,7 @@ import (
 // a guest (see SiloParent).
 type Container struct {
 	site
-	stack   containerHost
-	backlog int
+	stack containerHost
 
 	mu     sync.Mutex
 	closed bool
@@ -27,6 +26,7 @@ type Container struct {
 // A containerHost is a GuestStack or a HostStack.
 type containerHost interface {
 	dialFrom(ctx context.Context, from *site, addr Addr, o dialOptions) (*Conn, error)
+	listenIn(at *site, addr Addr) (*Listener, error)
 	dialProfile() Profile
 	removeContainer(*Container)
 }
@@ -35,12 +35,10 @@ type containerHost interface {
 func (c *Container) ID() uuid.UUID { return c.id }
 
 // Listen accepts connections on addr.ServiceID. addr.VMID is Wildcard, Parent,
-// SiloHost or Loopback.
+// SiloHost or Loopback. A container of the host needs the permission of the
+// host's registered services, as the host's own programs do.
 func (c *Container) Listen(addr Addr) (*Listener, error) {
-	if !c.mayBind(addr.VMID) {
-		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
-	}
-	return c.listeners.open(addr, c.backlog)
+	return c.stack.listenIn(&c.site, addr)
 }
 
 // Dial connects to a service of whoever hosts the container (SiloHost), of its

@@ -201,6 +201,17 @@ func (p Profile) typeError(name string, t SocketType) error {
 	return net.UnknownNetworkError(name)
 }
 
+// CheckNetwork returns nil if network, as a program passes it to DialContext, is a
+// stream. Otherwise it returns the *net.OpError of DialText, with the errno that a
+// system of this profile has for it.
+func (p Profile) CheckNetwork(network string) error {
+	t, known := socketTypes[network]
+	if known && t == Stream {
+		return nil
+	}
+	return &net.OpError{Op: "dial", Net: network, Err: p.typeError(network, t)}
+}
+
 // DialText is the shape http.Transport and gRPC want: it parses address and
 // dials it. stream must name a stream network. Datagrams ("udp", "unixgram",
 // "dgram") and sequenced packets ("seqpacket", "unixpacket") are
@@ -211,8 +222,8 @@ func DialText(ctx context.Context, dial func(context.Context, Addr) (*Conn, erro
 }
 
 func (p Profile) dialText(ctx context.Context, dial func(context.Context, Addr) (*Conn, error), stream, address string) (net.Conn, error) {
-	if t, known := socketTypes[stream]; !known || t != Stream {
-		return nil, &net.OpError{Op: "dial", Net: stream, Err: p.typeError(stream, t)}
+	if err := p.CheckNetwork(stream); err != nil {
+		return nil, err
 	}
 	addr, err := ParseAddr(address)
 	if err != nil {

@@ -156,7 +156,7 @@ func (s *GuestStack) BeginDial(addr Addr, timeout time.Duration, done func(*Conn
 		return Addr{}, func() {}
 	}
 	d := &begunDial{remote: addr, done: done}
-	k, err := s.newDial(&s.root, addr, d.end)
+	k, err := s.newDial(&s.root, addr, dialOptions{}, d.end)
 	if err != nil {
 		done(nil, dialError(Addr{}, addr, err))
 		return Addr{}, func() {}
@@ -181,7 +181,7 @@ func (k *guestSocket) request() {
 func busError(error) error { return syscall.ENODEV }
 
 // newDial registers a dial under a fresh local port.
-func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*guestSocket, error) {
+func (s *GuestStack) newDial(from *site, addr Addr, o dialOptions, done func(dialResult)) (*guestSocket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.gone || s.bus.Load() == nil && !putback.On(putback.HV07) {
@@ -198,6 +198,7 @@ func (s *GuestStack) newDial(from *site, addr Addr, done func(dialResult)) (*gue
 	k := &guestSocket{
 		stack: s, site: from, endpoint: ep, state: guestIdle, done: done,
 		local: Addr{s.ownVMID(from), ep}, remote: addr,
+		sendBytes: o.sendBytes, recvBytes: o.recvBytes,
 	}
 	k.move(guestDials)
 	s.dialed++
@@ -293,33 +294,37 @@ func (s *GuestStack) Offered(o vmbus.OfferChannel) {
 	service, ep := o.Interface.UUID(), o.Instance.UUID()
 	var k *guestSocket
 	if data := vmbus.DecodeHVSockUserData(o.UserDefined); data.ForGuestAccept {
-		k = s.acceptOffer(data, service, ep)
+		k = s.acceptOffer(o.Channel, data, service, ep)
 	} else {
-		k = s.takeOffer(service, ep)
+		k = s.takeOffer(o.Channel, service, ep)
 	}
 	if k == nil {
 		return
 	}
-	k.mu.Lock()
-	k.channel = o.Channel
-	k.mu.Unlock()
 	send, recv := s.opts.Profile.ringPages(s.bus.Load().Version(), k.done == nil, k.sendBytes, k.recvBytes)
 	s.bus.Load().OpenOffer(o, live.RingOptions{ToHostPages: send, ToGuestPages: recv}, k)
 }
 
-// takeOffer matches an offer to the dial it answers: both ids must match.
-func (s *GuestStack) takeOffer(service, ep uuid.UUID) *guestSocket {
+// takeOffer matches an offer to the dial it answers: both ids must match. From
+// here on a dialer that gives up closes the channel.
+func (s *GuestStack) takeOffer(ch vmbus.ChannelID, service, ep uuid.UUID) *guestSocket {
 	s.mu.Lock()
 	k := s.dialOf(service, ep)
 	s.mu.Unlock()
-	if k == nil || !k.move(guestOfferTaken) {
+	if k == nil {
 		return nil
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.moveLocked(guestOfferTaken) {
+		return nil
+	}
+	k.channel = ch
 	return k
 }
 
 // acceptOffer finds a listener with room for a connection of the host.
-func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUID) *guestSocket {
+func (s *GuestStack) acceptOffer(ch vmbus.ChannelID, data vmbus.HVSockUserData, service, ep uuid.UUID) *guestSocket {
 	to := s.offerSite(data)
 	if to == nil {
 		return nil
@@ -329,7 +334,7 @@ func (s *GuestStack) acceptOffer(data vmbus.HVSockUserData, service, ep uuid.UUI
 		return nil
 	}
 	p := s.opts.Profile
-	k := &guestSocket{stack: s, site: to, listener: l, local: Addr{s.ownVMID(to), service}, remote: Addr{Parent, p.remoteService(ep)}}
+	k := &guestSocket{stack: s, site: to, listener: l, channel: ch, local: Addr{s.ownVMID(to), service}, remote: Addr{Parent, p.remoteService(ep)}}
 	k.sendBytes, k.recvBytes = l.sockopts.ringHints()
 	k.move(guestAccepts)
 	s.mu.Lock()
@@ -458,8 +463,8 @@ func (s *GuestStack) Gone(error) {
 	}
 }
 
-// Close closes every listener and makes further dials fail. Connections end
-// with the bus.
+// Close closes every listener and makes further dials fail. Connections
+// with the host end with the bus; those within the guest end here.
 func (s *GuestStack) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -468,6 +473,7 @@ func (s *GuestStack) Close() {
 	for _, c := range s.containers.all() {
 		_ = c.Close() // closed meanwhile is closed too
 	}
+	s.local.close()
 }
 
 // Usage returns the sockets that are not gone and the listeners.

@@ -20,10 +20,21 @@ import (
 // Errors are *net.OpError around EADDRINUSE, EADDRNOTAVAIL, ENODEV and, with some
 // profiles, EACCES and EINVAL.
 func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
-	if err := s.mayListen(addr); err != nil {
+	return s.listenIn(&s.root, addr)
+}
+
+// listenIn listens for a program of the guest itself or of one of its containers.
+func (s *GuestStack) listenIn(at *site, addr Addr) (*Listener, error) {
+	err := error(nil)
+	if at == &s.root {
+		err = s.mayListen(addr)
+	} else if !at.mayBind(addr.VMID) {
+		err = syscall.EADDRNOTAVAIL
+	}
+	if err != nil {
 		return nil, listenError(addr, err)
 	}
-	return s.root.listeners.open(addr, s.opts.Backlog)
+	return at.listeners.open(addr, s.opts.Backlog)
 }
 
 // Dial connects to a service of the host (VM id Parent), of this guest
@@ -56,26 +67,14 @@ func (s *GuestStack) dialFrom(ctx context.Context, from *site, addr Addr, o dial
 	if o.passthru {
 		parent = ParentIsVMHost
 	}
-	switch from.route(addr.VMID, child != nil, parent) {
-	case toSelf:
-		return s.local.dial(ctx, hop{
-			from: from, to: from, dialed: addr, self: Loopback, accepted: Loopback,
-			listener: from.listener(addr.ServiceID, fromSelf, from.id, parent),
-		})
-	case toSiloHost:
-		return s.local.dial(ctx, hop{
-			from: from, to: &s.root, dialed: addr, self: from.id, accepted: addr.VMID,
-			listener: s.root.listener(addr.ServiceID, fromChild, from.id, parent),
-		})
-	case toChild:
-		return s.local.dial(ctx, hop{
-			from: from, to: &child.site, dialed: addr, self: SiloHost, accepted: addr.VMID,
-			listener: child.listener(addr.ServiceID, fromSiloHost, uuid.UUID{}, parent),
-		})
+	switch to := from.route(addr.VMID, child != nil, parent); to {
+	case toNowhere:
+		return nil, dialError(Addr{}, addr, p.unreachable())
 	case toVMHost:
 		return s.dialHost(ctx, from, addr, o)
+	default:
+		return s.local.dial(ctx, newHop(to, from, &s.root, child, addr, parent))
 	}
-	return nil, dialError(Addr{}, addr, s.opts.Profile.unreachable())
 }
 
 // dialHost dials over VMBus. From a container that needs a version that can say
@@ -88,11 +87,10 @@ func (s *GuestStack) dialHost(ctx context.Context, from *site, addr Addr, o dial
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
 	result := make(chan dialResult, 1)
-	k, err := s.newDial(from, addr, func(r dialResult) { result <- r })
+	k, err := s.newDial(from, addr, o, func(r dialResult) { result <- r })
 	if err != nil {
 		return nil, dialError(Addr{}, addr, err)
 	}
-	k.sendBytes, k.recvBytes = o.sendBytes, o.recvBytes
 	k.request()
 	conn, err := await(ctx, cmp.Or(o.timeout, s.opts.Profile.connectTimeout()), result, func() bool { return s.giveUp(k) })
 	if err != nil {
@@ -119,7 +117,7 @@ func (s *GuestStack) offerSite(data vmbus.HVSockUserData) *site {
 // NewContainer adds a container to the guest. An id in use is EADDRINUSE, a
 // profile without containers EOPNOTSUPP. The host must learn of it as well: HostGuest.AddContainer.
 func (s *GuestStack) NewContainer(id uuid.UUID) (*Container, error) {
-	c := &Container{stack: s, backlog: s.opts.Backlog,
+	c := &Container{stack: s,
 		site: site{inVMSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock, s.opts.Profile.Options)}}
 	if s.opts.Profile.NoSilos {
 		return nil, syscall.EOPNOTSUPP

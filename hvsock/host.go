@@ -96,12 +96,16 @@ type HostGuest struct {
 	sockets map[*hostSocket]struct{}
 }
 
-// AddGuest makes room for the guest vmid. A VM id in use is EADDRINUSE.
+// AddGuest makes room for the guest vmid. A VM id in use is EADDRINUSE, one of the
+// well-known ids EINVAL.
 func (s *HostStack) AddGuest(vmid uuid.UUID) (*HostGuest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, syscall.ENODEV
+	}
+	if named(vmid) {
+		return nil, syscall.EINVAL
 	}
 	if s.guests[vmid] != nil || s.silos[vmid] != nil || s.containers.find(vmid) != nil {
 		return nil, syscall.EADDRINUSE
@@ -377,8 +381,8 @@ func (k *hostSocket) lingerFor(d time.Duration) {
 	}
 }
 
-// Close closes every listener and makes further dials fail. Connections end
-// with their guest.
+// Close closes every listener and makes further dials fail. Connections
+// with a guest end with that; those within the host end here.
 func (s *HostStack) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -388,6 +392,7 @@ func (s *HostStack) Close() {
 	for _, c := range s.containers.all() {
 		_ = c.Close() // closed meanwhile is closed too
 	}
+	s.local.close()
 }
 
 // Usage returns the sockets that are not gone and the listeners.

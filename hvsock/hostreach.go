@@ -15,9 +15,17 @@ import (
 // Listen accepts connections on addr.ServiceID. addr.VMID is Wildcard; Children,
 // for connections of guests and containers; the id of one of them; or Loopback,
 // for those of the host itself. A bind that the registered services do not permit
-// is EACCES.
+// is EACCES, in the host's containers too.
 func (s *HostStack) Listen(addr Addr) (*Listener, error) {
-	if named(addr.VMID) && !s.root.mayBind(addr.VMID) { // a physical host has neither parent nor silo host
+	return s.listenIn(&s.root, addr)
+}
+
+// listenIn listens for a program of the host itself or of one of its containers:
+// both are sockets of one kernel, and ask one registry.
+func (s *HostStack) listenIn(at *site, addr Addr) (*Listener, error) {
+	// The host may bind to guests it does not know yet; a physical host has neither
+	// parent nor silo host.
+	if unknown := at == &s.root && !named(addr.VMID); !unknown && !at.mayBind(addr.VMID) {
 		return nil, listenError(addr, syscall.EADDRNOTAVAIL)
 	}
 	q := s.question(addr.ServiceID)
@@ -25,7 +33,7 @@ func (s *HostStack) Listen(addr Addr) (*Listener, error) {
 	if err := s.opts.Services.MayBind(q); err != nil {
 		return nil, listenError(addr, err)
 	}
-	return s.root.listeners.open(addr, s.opts.Backlog)
+	return at.listeners.open(addr, s.opts.Backlog)
 }
 
 // Dial connects to a service of a guest, of a container, or of the host itself
@@ -48,24 +56,14 @@ func (s *HostStack) dialFrom(ctx context.Context, from *site, addr Addr, o dialO
 	if from == &s.root {
 		child = s.containers.find(addr.VMID)
 	}
-	switch from.route(addr.VMID, child != nil, ParentIsVMHost) {
-	case toSelf:
-		return s.local.dial(ctx, hop{
-			from: from, to: from, dialed: addr, self: Loopback, accepted: Loopback,
-			listener: from.listener(addr.ServiceID, fromSelf, from.id, ParentIsVMHost),
-		})
-	case toSiloHost:
-		return s.local.dial(ctx, hop{
-			from: from, to: &s.root, dialed: addr, self: from.id, accepted: addr.VMID,
-			listener: s.root.listener(addr.ServiceID, fromChild, from.id, ParentIsVMHost),
-		})
-	case toChild:
-		return s.local.dial(ctx, hop{
-			from: from, to: &child.site, dialed: addr, self: SiloHost, accepted: addr.VMID,
-			listener: child.listener(addr.ServiceID, fromSiloHost, uuid.UUID{}, ParentIsVMHost),
-		})
-	}
-	if named(addr.VMID) || from != &s.root {
+	to := from.route(addr.VMID, child != nil, ParentIsVMHost)
+	switch {
+	case to != toNowhere:
+		if err := s.opts.Services.MayConnect(s.question(addr.ServiceID)); err != nil {
+			return nil, dialError(Addr{}, addr, err)
+		}
+		return s.local.dial(ctx, newHop(to, from, &s.root, child, addr, ParentIsVMHost))
+	case named(addr.VMID) || from != &s.root:
 		return nil, dialError(Addr{}, addr, syscall.ENETUNREACH)
 	}
 	return s.dialGuest(ctx, addr, o)
@@ -112,7 +110,7 @@ func (s *HostStack) NewContainer(id uuid.UUID) (*Container, error) {
 	case s.guests[id] != nil || s.silos[id] != nil:
 		return nil, syscall.EADDRINUSE
 	}
-	c := &Container{stack: s, backlog: s.opts.Backlog,
+	c := &Container{stack: s,
 		site: site{inHostSilo, id, newListenerTable(portAllocator{rnd: s.rnd}, s.opts.Clock, AllOptions)}}
 	if err := s.containers.add(c); err != nil {
 		return nil, err

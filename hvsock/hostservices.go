@@ -34,6 +34,7 @@ func (s *HostStack) serviceChanged(changed registry.Service) {
 	for _, g := range all {
 		g.cutOff(func(k *hostSocket) bool { return k.service() == changed.ID })
 	}
+	s.local.cutOff(func(p *loopPair) bool { return p.service == changed.ID })
 }
 
 // Suspend is what a pause of the guest does to the host's ends of connections:

@@ -50,6 +50,24 @@ type hop struct {
 	accepted uuid.UUID // the acceptor's VM id, as it calls itself
 }
 
+// newHop is the connect from a site to a local target: the site itself, the root
+// that hosts it, or the container child of the root.
+func newHop(to target, from, root *site, child *Container, addr Addr, parent SiloParent) hop {
+	h := hop{from: from, dialed: addr}
+	switch to {
+	case toSelf:
+		h.to, h.self, h.accepted = from, Loopback, Loopback
+		h.listener = from.listener(addr.ServiceID, fromSelf, from.id, parent)
+	case toSiloHost:
+		h.to, h.self, h.accepted = root, from.id, addr.VMID
+		h.listener = root.listener(addr.ServiceID, fromChild, from.id, parent)
+	case toChild:
+		h.to, h.self, h.accepted = &child.site, SiloHost, addr.VMID
+		h.listener = child.listener(addr.ServiceID, fromSiloHost, uuid.UUID{}, parent)
+	}
+	return h
+}
+
 // dial connects the ends of h.
 func (l *loopback) dial(ctx context.Context, h hop) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
@@ -71,14 +89,31 @@ func (l *loopback) dial(ctx context.Context, h hop) (*Conn, error) {
 }
 
 // A loopPair is what both ends of a loopback connection share; the last of the
-// two to close frees the pages.
+// two to close frees the pages, or the end of the machine.
 type loopPair struct {
-	loop  *loopback
-	sites [2]*site // of the ends
-	block *guestmem.Block
-	conns [2]*Conn
-	ended atomic.Int32
+	loop    *loopback
+	service uuid.UUID
+	sites   [2]*site // of the ends
+	block   *guestmem.Block
+	conns   [2]*Conn
+	closed  atomic.Int32 // ends
+	once    sync.Once    // for end
 }
+
+// cutOff ends the connections that are chosen, as their machine or service ends.
+func (l *loopback) cutOff(chosen func(*loopPair) bool) {
+	l.mu.Lock()
+	all := slices.Clone(l.pairs)
+	l.mu.Unlock()
+	for _, p := range all {
+		if chosen(p) {
+			p.end()
+		}
+	}
+}
+
+// close ends every connection: the machine is gone.
+func (l *loopback) close() { l.cutOff(func(*loopPair) bool { return true }) }
 
 // closeSite closes every connection that has an end in s.
 func (l *loopback) closeSite(s *site) {
@@ -103,36 +138,46 @@ func (l *loopback) pair(h hop, local Addr) (near, far *Conn, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &loopPair{loop: l, block: block, sites: [2]*site{h.from, h.to}}
-	there, back := block.Pages[:l.ringPages], block.Pages[l.ringPages:]
-	for _, ring := range [][]*guestmem.Page{there, back} {
-		if err := ringbuffer.Init(ring); err != nil {
-			return nil, nil, err
-		}
-	}
-	for i, ends := range []struct {
-		out, in       []*guestmem.Page
-		local, remote Addr
-	}{{there, back, local, h.dialed}, {back, there, Addr{h.accepted, h.dialed.ServiceID}, local}} {
-		w, err := ringbuffer.NewWriter(ends.out)
-		if err != nil {
-			return nil, nil, err
-		}
-		r, err := ringbuffer.NewReader(ends.in)
-		if err != nil {
-			return nil, nil, err
-		}
-		p.conns[i] = newConn(ends.local, ends.remote, link{
-			in: channel.NewPipeReader(r), out: newPipeWriter(w, 0),
-			inPages: l.ringPages, outPages: l.ringPages,
-			signal: func() { p.conns[1-i].doorbell() },
-			events: func(e connEvent) { p.event(i, e) }, clock: l.clock,
-		})
+	p := &loopPair{loop: l, block: block, service: h.dialed.ServiceID, sites: [2]*site{h.from, h.to}}
+	if err := p.join(local, h.dialed, Addr{h.accepted, h.dialed.ServiceID}); err != nil {
+		_ = l.mem.Free(block) // nobody else knows it
+		return nil, nil, err
 	}
 	l.mu.Lock()
 	l.pairs = append(l.pairs, p)
 	l.mu.Unlock()
 	return p.conns[0], p.conns[1], nil
+}
+
+// join makes the ends: the dialer's, and the acceptor's, which calls itself own.
+func (p *loopPair) join(local, dialed, own Addr) error {
+	pages := len(p.block.Pages) / 2
+	there, back := p.block.Pages[:pages], p.block.Pages[pages:]
+	for _, ring := range [][]*guestmem.Page{there, back} {
+		if err := ringbuffer.Init(ring); err != nil {
+			return err
+		}
+	}
+	for i, ends := range []struct {
+		out, in       []*guestmem.Page
+		local, remote Addr
+	}{{there, back, local, dialed}, {back, there, own, local}} {
+		w, err := ringbuffer.NewWriter(ends.out)
+		if err != nil {
+			return err
+		}
+		r, err := ringbuffer.NewReader(ends.in)
+		if err != nil {
+			return err
+		}
+		p.conns[i] = newConn(ends.local, ends.remote, link{
+			in: channel.NewPipeReader(r), out: newPipeWriter(w, 0),
+			inPages: pages, outPages: pages,
+			signal: func() { p.conns[1-i].doorbell() },
+			events: func(e connEvent) { p.event(i, e) }, clock: p.loop.clock,
+		})
+	}
+	return nil
 }
 
 // event handles what end i reports. The pair ends when both ends have closed;
@@ -142,18 +187,24 @@ func (p *loopPair) event(i int, e connEvent) {
 	case evLateData, evFault:
 		p.conns[1-i].detach(detachReset)
 	case evClosed:
-		if p.ended.Add(1) < 2 {
-			return
+		if p.closed.Add(1) == 2 {
+			p.end()
 		}
+	}
+}
+
+// end takes the rings from both ends and frees the pages. An end that is still
+// open finds its stream cut off. It may be called more than once.
+func (p *loopPair) end() {
+	p.once.Do(func() {
 		for _, c := range p.conns {
-			if putback.On(putback.SS04) {
-				break
+			if !putback.On(putback.SS04) {
+				c.detach(detachReset)
 			}
-			c.detach(detachReset)
 		}
 		p.loop.mem.Free(p.block)
 		p.loop.mu.Lock()
 		p.loop.pairs = slices.DeleteFunc(p.loop.pairs, func(o *loopPair) bool { return o == p })
 		p.loop.mu.Unlock()
-	}
+	})
 }

@@ -402,7 +402,7 @@ func racePortReuse(t *testing.T, w *stepped) {
 	require.ErrorIs(t, first.err, syscall.ETIMEDOUT)
 
 	second := &outcome{}
-	k, err := w.inside.newDial(&w.inside.root, Addr{Parent, ServiceIDFromPort(steppedPort + 1)}, func(r dialResult) { second.tell(r.conn, r.err) })
+	k, err := w.inside.newDial(&w.inside.root, Addr{Parent, ServiceIDFromPort(steppedPort + 1)}, dialOptions{}, func(r dialResult) { second.tell(r.conn, r.err) })
 	require.NoError(t, err)
 	w.inside.forget(k) // and registered again, from the port of the first
 	k.endpoint = late.Instance.UUID()

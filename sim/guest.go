@@ -47,6 +47,8 @@ type GuestOptions struct {
 	// Backlog is the number of connections a listener queues; 0 means what the
 	// profile says, normally 128.
 	Backlog int
+	// Recheck is hvsock.GuestOptions.Recheck: the host may not signal space.
+	Recheck bool
 	// SiloParent says what hvsock.Parent means in the guest's containers.
 	SiloParent hvsock.SiloParent
 	// Seed makes page numbers, ports and ids repeatable; 0 means random.
@@ -143,6 +145,7 @@ func newGuest(h *Host, opts GuestOptions) *Guest {
 	g.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
 		VMID: opts.ID, RingPages: opts.RingPages, Backlog: opts.Backlog, Seed: opts.Seed,
 		SiloParent: opts.SiloParent, Profile: opts.Profile, Unprivileged: opts.Unprivileged, Memory: g.memory,
+		Recheck: opts.Recheck,
 	})
 	return g
 }

@@ -27,6 +27,8 @@ type HostOptions struct {
 	Features vmbus.Features
 	// Backlog is the number of connections a listener queues; 0 means 128.
 	Backlog int
+	// Recheck is hvsock.HostOptions.Recheck: guests may not signal space.
+	Recheck bool
 	// Services are the services registered on the host, with who may use them:
 	// the registry key GuestCommunicationServices. nil means that there are none.
 	Services *registry.Registry
@@ -61,7 +63,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 	return &Host{
 		opts: opts,
 		sockets: hvsock.NewHostStack(hvsock.HostOptions{
-			Backlog: opts.Backlog, Seed: opts.Seed, Services: opts.Services, Strict: opts.Strict,
+			Backlog: opts.Backlog, Seed: opts.Seed, Services: opts.Services, Strict: opts.Strict, Recheck: opts.Recheck,
 		}),
 	}, nil
 }

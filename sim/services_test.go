@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/hvsock"
 	"github.com/hvlab/hvlab/hvsock/registry"
 	"github.com/stretchr/testify/require"
@@ -82,6 +83,105 @@ func TestDisabledService(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, host.Usage())
 	})
+}
+
+// hvsock.md 3: a container of the host asks the same registry: its sockets are of
+// the same kernel. So does whoever dials within the host.
+func TestContainerPermissions(t *testing.T) {
+	onlySystem := registry.Descriptor("D:P(A;;FA;;;SY)")
+	key := registry.New(
+		registry.Service{ID: hvsock.ServiceIDFromPort(5000), Bind: onlySystem},
+		registry.Service{ID: hvsock.ServiceIDFromPort(5001), Connect: onlySystem},
+		registry.Service{ID: hvsock.ServiceIDFromPort(5002), NoWildcardBinds: true},
+		registry.Service{ID: hvsock.ServiceIDFromPort(5003)},
+	)
+	host, err := NewHost(HostOptions{Services: key, Strict: true})
+	require.NoError(t, err)
+	defer host.Close()
+	silo, err := host.NewContainer(ContainerOptions{})
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name           string
+		bind           uuid.UUID
+		port           uint32
+		listen, dialed error // silo listens, and the host dials it
+	}{
+		{"the descriptor forbids to bind", hvsock.SiloHost, 5000, syscall.EACCES, nil},
+		{"the descriptor forbids to connect", hvsock.SiloHost, 5001, nil, syscall.EACCES},
+		{"no wildcard binds", hvsock.Wildcard, 5002, syscall.EACCES, nil},
+		{"a bind that is no wildcard", hvsock.Parent, 5002, nil, nil},
+		{"all is allowed", hvsock.Wildcard, 5003, nil, nil},
+		{"it is not registered", hvsock.SiloHost, 5004, syscall.EACCES, nil},
+		{"no such name in a container", hvsock.Children, 5003, syscall.EADDRNOTAVAIL, nil},
+	} {
+		l, err := silo.Listen(port(c.bind, c.port))
+		require.ErrorIs(t, err, c.listen, c.name)
+		if err != nil {
+			continue
+		}
+		conn, err := host.Dial(t.Context(), port(silo.ID(), c.port))
+		require.ErrorIs(t, err, c.dialed, c.name)
+		if err == nil {
+			require.NoError(t, conn.Close())
+		}
+		require.NoError(t, l.Close())
+	}
+	for _, dial := range []role{
+		{name: "silo to host", listen: host.Listen, dial: silo.Dial, bind: port(hvsock.Wildcard, 5001), to: port(hvsock.SiloHost, 5001)},
+		{name: "host to itself", listen: host.Listen, dial: host.Dial, bind: port(hvsock.Wildcard, 5001), to: port(hvsock.Loopback, 5001)},
+	} {
+		l, err := dial.listen(dial.bind)
+		require.NoError(t, err)
+		_, err = dial.dial(t.Context(), dial.to)
+		require.ErrorIs(t, err, syscall.EACCES, dial.name)
+		require.NoError(t, l.Close())
+	}
+}
+
+// hvsock.md 3, Disabled: it cancels connections within the host as well.
+func TestDisabledServiceInTheHost(t *testing.T) {
+	key := registry.New(registry.Service{ID: hvsock.ServiceIDFromPort(5000)}, registry.Service{ID: hvsock.ServiceIDFromPort(6000)})
+	host, err := NewHost(HostOptions{Services: key})
+	require.NoError(t, err)
+	defer host.Close()
+	silo, err := host.NewContainer(ContainerOptions{})
+	require.NoError(t, err)
+	in := func(n uint32) role {
+		return role{listen: silo.Listen, dial: host.Dial, bind: port(hvsock.Wildcard, n), to: port(silo.ID(), n)}
+	}
+	a, b := connect(t, in(5000))
+	other, otherEnd := connect(t, in(6000))
+	require.NoError(t, key.Disable(hvsock.ServiceIDFromPort(5000)))
+	ended(t, a, "")
+	ended(t, b, "")
+	_, err = other.Write([]byte("x"))
+	require.NoError(t, err, "another service's connection lives on")
+	require.NoError(t, other.Close())
+	require.NoError(t, otherEnd.Close())
+	require.Zero(t, host.Usage())
+}
+
+// A machine that ends takes the connections within it along: their programs are
+// gone, or find their streams cut off; nothing is kept.
+func TestLoopbackEndsWithItsMachine(t *testing.T) {
+	host, err := NewHost(HostOptions{})
+	require.NoError(t, err)
+	guest, err := host.NewGuest(GuestOptions{})
+	require.NoError(t, err)
+	in := roles(host, guest)[2:] // the host's loopback, the guest's
+	for _, m := range []struct {
+		role  role
+		close func() error
+		usage func() Usage
+	}{{in[1], guest.Close, guest.Usage}, {in[0], host.Close, host.Usage}} {
+		c1, c2 := connect(t, m.role)
+		_, err := c1.Write([]byte("before"))
+		require.NoError(t, err)
+		require.NoError(t, m.close())
+		require.Zero(t, m.usage(), m.role.name)
+		ended(t, c2, "before")
+		ended(t, c1, "")
+	}
 }
 
 // hvsock.md 3: permissions of a service, open mode included.

@@ -152,6 +152,9 @@ func NewGuest(opts GuestOptions) (*Guest, error) {
 		return nil, fmt.Errorf("live: SynIC pages: %w", err)
 	}
 	if err := g.setupSynIC(block, g.processors()); err != nil {
+		g.opts.Port.SetInterrupt(nil)
+		g.maskSynIC() // before the pages are somebody else's
+		_ = g.opts.Memory.Free(block)
 		return nil, err
 	}
 	g.core = endpoint.NewGuest(g.opts.Core)
@@ -563,13 +566,18 @@ func (g *Guest) shutdown() {
 		g.loop.stop()
 	})
 	<-g.loop.done
-	for vp := range g.vps {
-		for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIEFP, synic.MSRSIMP} {
-			_ = g.opts.Port.WriteMSR(uint32(vp), msr, 0) // the registers exist: they were written before
-		}
-	}
+	g.maskSynIC()
 	if !g.kept || putback.On(putback.GC09) { // else nobody may use them again (faults.md GC-16)
 		g.opts.Memory.Free(g.own)
+	}
+}
+
+// maskSynIC takes the guest's pages from the hypervisor.
+func (g *Guest) maskSynIC() {
+	for vp := range g.vps {
+		for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIEFP, synic.MSRSIMP} {
+			_ = g.opts.Port.WriteMSR(uint32(vp), msr, 0) // without the register there is nothing to take away
+		}
 	}
 }
 

@@ -53,6 +53,31 @@ func (p *refusingPort) PostMessage(input []byte) synic.Status {
 	return p.Partition.PostMessage(input)
 }
 
+// halfPort has one processor fewer than the guest thinks.
+type halfPort struct{ *synic.Partition }
+
+func (p halfPort) WriteMSR(vp uint32, msr uint32, v uint64) error {
+	if vp == 1 {
+		return vmbus.ErrState
+	}
+	return p.Partition.WriteMSR(vp, msr, v)
+}
+
+// A guest whose SynIC cannot be set up has nothing: its pages are free, and no
+// register names them any more.
+func TestGuestWithoutSynIC(t *testing.T) {
+	mem := guestmem.NewHeap(guestmem.HeapOptions{})
+	hypervisor := synic.NewPartition(mem, 2)
+	_, err := NewGuest(GuestOptions{Memory: mem, Port: halfPort{hypervisor}, VPs: 2})
+	require.ErrorIs(t, err, vmbus.ErrState)
+	require.Zero(t, mem.InUsePages())
+	for _, msr := range []uint32{synic.MSRSCONTROL, synic.MSRSIMP, synic.MSRSIEFP} {
+		v, err := hypervisor.ReadMSR(0, msr)
+		require.NoError(t, err)
+		require.Zero(t, v&synicEnable, "MSR %#x", msr)
+	}
+}
+
 // A post is tried 100 times, then the connection is given up (faults.md 5).
 func TestPostRetryLimit(t *testing.T) {
 	for _, c := range []struct {

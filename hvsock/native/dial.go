@@ -75,10 +75,8 @@ func dialError(addr hvsock.Addr, err error) error {
 // dialText parses address and dials it. Stream networks are all alike to it,
 // since callers pass "tcp" out of habit; this family has nothing else.
 func (s system) dialText(ctx context.Context, stream, address string) (net.Conn, error) {
-	switch stream {
-	case network, "vsock", "tcp", "tcp4", "tcp6", "unix", "":
-	default:
-		return nil, &net.OpError{Op: "dial", Net: stream, Err: net.UnknownNetworkError(stream)}
+	if err := s.profile.CheckNetwork(stream); err != nil {
+		return nil, err
 	}
 	addr, err := hvsock.ParseAddr(address)
 	if err != nil {

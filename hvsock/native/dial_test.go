@@ -138,8 +138,8 @@ func TestDialText(t *testing.T) {
 		require.Equal(t, somewhere, dialed)
 		require.NoError(t, c.Close())
 	}
-	_, err := s.dialText(context.Background(), "udp", "parent:5000")
-	require.ErrorAs(t, err, new(net.UnknownNetworkError), "there are no datagrams")
+	_, err := s.dialText(context.Background(), "carrier pigeon", "parent:5000")
+	require.ErrorAs(t, err, new(net.UnknownNetworkError))
 	_, err = s.dialText(context.Background(), "tcp", "nonsense")
 	requireOp(t, err, "dial", err)
 	require.ErrorAs(t, err, new(*hvsock.AddrError))
@@ -148,6 +148,31 @@ func TestDialText(t *testing.T) {
 	c, err := s.dialText(context.Background(), "tcp", "parent:5000")
 	requireOp(t, err, "dial", syscall.ECONNREFUSED)
 	require.True(t, c == nil, "not a nil *Conn in an interface")
+}
+
+// hvsock.md 10: SOCK_DGRAM fails in socket(), ENODEV on Linux, WSAESOCKTNOSUPPORT on
+// Windows; SOCK_SEQPACKET is ESOCKTNOSUPPORT, on Linux in connect().
+func TestSocketTypes(t *testing.T) {
+	for _, c := range []struct {
+		system  system
+		network string
+		call    string
+		want    syscall.Errno
+	}{
+		{newVSockSystem(vsockCalls{}), "udp", "socket", syscall.ENODEV},
+		{newVSockSystem(vsockCalls{}), "unixgram", "socket", syscall.ENODEV},
+		{newVSockSystem(vsockCalls{}), "seqpacket", "connect", syscall.ESOCKTNOSUPPORT},
+		{newHyperVSystem(hypervCalls{}), "udp", "socket", syscall.ESOCKTNOSUPPORT},
+		{newHyperVSystem(hypervCalls{}), "seqpacket", "connect", syscall.ESOCKTNOSUPPORT},
+	} {
+		_, err := c.system.dialText(t.Context(), c.network, "parent:5000")
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, c.network, op.Net)
+		var call *os.SyscallError
+		require.ErrorAs(t, err, &call)
+		require.Equal(t, os.SyscallError{Syscall: c.call, Err: c.want}, *call, "%s %s", c.system.family, c.network)
+	}
 }
 
 func TestDialRefused(t *testing.T) { // faults.md GO-02

@@ -42,11 +42,12 @@ type rawListener interface {
 // newHyperVSystem is AF_HYPERV on top of calls.
 func newHyperVSystem(calls hypervCalls) system {
 	return system{
-		family: "AF_HYPERV",
-		enable: hypervEnable,
-		errno:  winsockErrno,
-		addr:   calls.addr,
-		admits: func(hvsock.Addr, net.Addr) bool { return true }, // the system has bound to the VM id
+		family:  "AF_HYPERV",
+		profile: hvsock.Windows,
+		enable:  hypervEnable,
+		errno:   winsockErrno,
+		addr:    calls.addr,
+		admits:  func(hvsock.Addr, net.Addr) bool { return true }, // the system has bound to the VM id
 		dial: func(ctx context.Context, addr hvsock.Addr) (stream, error) {
 			return abandon(ctx, func() (stream, error) { return calls.dial(ctx, addr) })
 		},

@@ -28,7 +28,10 @@ func Listen(addr hvsock.Addr) (*Listener, error) { return current().listenOn(add
 func Dial(ctx context.Context, addr hvsock.Addr) (*Conn, error) { return current().dialTo(ctx, addr) }
 
 // DialContext is Dial for http.Transport and gRPC: address is in any form
-// hvsock.ParseAddr takes; network is ignored unless it asks for datagrams.
+// hvsock.ParseAddr takes, and network names a stream ("hvsock", "vsock", "tcp",
+// ...). Datagrams and sequenced packets are what this system says they are, ENODEV
+// or ESOCKTNOSUPPORT (hvsock.md 10), without asking it; a name that means nothing
+// is net.UnknownNetworkError.
 func DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return current().dialText(ctx, network, address)
 }
@@ -36,6 +39,8 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 // A system is one address family of one operating system.
 type system struct {
 	family string // AF_VSOCK or AF_HYPERV
+	// profile is what hvsock knows of this kind of system.
+	profile hvsock.Profile
 
 	// dial and listen return the library's own errors, or an *AddressError. An
 	// unconnected or unbound socket is closed before they do. dial ends soon

@@ -25,10 +25,11 @@ type vsockCalls struct {
 // newVSockSystem is AF_VSOCK on top of calls.
 func newVSockSystem(calls vsockCalls) system {
 	return system{
-		family: "AF_VSOCK",
-		enable: vsockEnable,
-		errno:  posixErrno,
-		addr:   fromVSock,
+		family:  "AF_VSOCK",
+		profile: hvsock.Linux,
+		enable:  vsockEnable,
+		errno:   posixErrno,
+		addr:    fromVSock,
 		dial: func(ctx context.Context, addr hvsock.Addr) (stream, error) {
 			to, err := vsockTarget(addr)
 			if err != nil {
