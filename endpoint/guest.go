@@ -37,7 +37,8 @@ type GuestOptions struct {
 	// guest has vmbus.Win10RS5.
 	MinVersion vmbus.Version
 	// Interfaces are the only ones this guest accepts offers of; nil accepts all.
-	// Others are ignored without any message, as an isolated Linux guest does.
+	// Others are ignored without any message, as an isolated Linux guest does,
+	// except those of Hyper-V sockets (hvsock.md 11).
 	Interfaces []vmbus.GUID
 	// RequirePrimary ignores a sub-channel without its primary and a second
 	// primary, as FreeBSD does (vmbus-control.md 6.5 and 12, row 32). The default,

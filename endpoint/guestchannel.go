@@ -50,7 +50,8 @@ func (g *Guest) unwelcome(m vmbus.OfferChannel) string {
 	if g.channels[m.Channel] != nil {
 		return ""
 	}
-	if g.opts.Interfaces != nil && !putback.On(putback.GC17) && !slices.Contains(g.opts.Interfaces, m.Interface) {
+	if g.opts.Interfaces != nil && !putback.On(putback.GC17) && !slices.Contains(g.opts.Interfaces, m.Interface) &&
+		m.Flags&vmbus.OfferTLNPI == 0 { // sockets are always trusted: their interface is any service
 		return "this guest does not trust the interface"
 	}
 	if !g.opts.RequirePrimary {
