@@ -21,7 +21,10 @@ func (g *Guest) closeAll() {
 	}
 }
 
-// unloadWhenClosed ends a connection of version 0.13 once no page is shared.
+// unloadWhenClosed ends a connection of version 0.13 once no ring is shared.
+// Nothing answers its Unload, so nobody hears when the host unmaps the interrupt
+// and monitor pages; but it touches them for open channels only, of which there
+// is none (vmbus-control.md 1.4, 8).
 func (g *Guest) unloadWhenClosed() {
 	if g.state != GuestUnloading || g.negotiated.Version >= vmbus.Win7 || len(g.rings) != 0 {
 		return

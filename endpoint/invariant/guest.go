@@ -81,8 +81,9 @@ type guestModel struct {
 
 type guestChannel struct {
 	opening   bool // Open was called, and neither ChannelOpened nor OpenFailed came
-	rescinded bool
-	modifies  int // ModifyChannel without an answer, from 5.3
+	rescinded bool // its driver was told
+	withdrawn bool // the host's rescind was taken
+	modifies  int  // ModifyChannel without an answer, from 5.3
 	ring      vmbus.GPADLID
 }
 
@@ -201,6 +202,7 @@ func (m *guestModel) leave(msg vmbus.Message) {
 }
 
 func (m *guestModel) receive() {
+	taken := m.event.What.(endpoint.MessageReceived).Err == nil
 	switch msg := m.received.(type) {
 	case *vmbus.GPADLCreated:
 		if r := m.rings[msg.GPADL]; r != nil && r.channel == msg.Channel {
@@ -210,12 +212,15 @@ func (m *guestModel) receive() {
 		if r := m.rings[msg.GPADL]; r != nil {
 			r.torndown = true
 		}
+	case *vmbus.RescindChannelOffer:
+		if c := m.channels[msg.Channel]; taken && c != nil {
+			c.withdrawn = true
+		}
 	case *vmbus.OfferChannel: // of a reserved channel the guest still knows: the host has forgotten it
-		if c := m.channels[msg.Channel]; c != nil && m.rings[c.ring] != nil {
+		if c := m.channels[msg.Channel]; taken && c != nil && m.rings[c.ring] != nil { // else the host contradicts itself (faults.md GC-21)
 			m.rings[c.ring].torndown = true
 		}
 	case *vmbus.CloseReservedChannelResponse: // after the connection that reserved it the host forgets all about the channel
-		taken := m.event.What.(endpoint.MessageReceived).Err == nil // it is legal only at some versions
 		if c := m.channels[msg.Channel]; taken && c != nil && m.rings[c.ring] != nil {
 			m.rings[c.ring].torndown = m.rings[c.ring].torndown || !m.rings[c.ring].tearing
 		}
@@ -313,7 +318,8 @@ func guestOpenOnce(_ *Guest, m *guestModel) error {
 
 // guestRingFree: pages come back when the host has let go of them, or never got
 // them, or the connection is over; a guest that skips the teardown of a rescinded
-// channel relies on the rescind.
+// channel relies on the rescind, of which its driver does not hear if an unload has
+// told it that all is over.
 func guestRingFree(g *Guest, m *guestModel) error {
 	a, ok := m.action().(endpoint.RingFree)
 	if !ok {
@@ -324,7 +330,7 @@ func guestRingFree(g *Guest, m *guestModel) error {
 		return nil
 	}
 	r := m.rings[c.ring]
-	if r == nil || r.torndown || r.refused || c.rescinded && g.opts.SkipTeardown {
+	if r == nil || r.torndown || r.refused || (c.rescinded || c.withdrawn) && g.opts.SkipTeardown {
 		return nil
 	}
 	return broken("I-GPADL-MEM", "the pages of channel id %d are free although the host has not let go of GPADL %#x", a.Channel, uint32(c.ring))

@@ -34,6 +34,9 @@ func TestGuestRulesFindViolations(t *testing.T) {
 		{"I-OPEN-RESP", guestRun(iron, did(endpoint.ChannelOpened{Channel: 1}))},
 		{"I-OPEN-RESP", guestRun(iron, ask, did(endpoint.ChannelOpened{Channel: 1}), did(endpoint.OpenFailed{Channel: 1}))},
 		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), did(endpoint.RingFree{Channel: 1}))},
+		// An offer that the guest refuses, since the id is in use, says nothing about the pages (GC-21).
+		{"I-GPADL-MEM", guestRun(iron, ask, header, refused(&vmbus.OfferChannel{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
+		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.RescindChannelOffer{Channel: 1}), did(endpoint.RingFree{Channel: 1}))}, // this guest tears down
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, release)},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), sent(&vmbus.GPADLTeardown{Channel: 1, GPADL: 9}), release)},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, sent(&vmbus.ModifyChannel{Channel: 1}), release)},
@@ -65,6 +68,8 @@ func TestGuestRulesHold(t *testing.T) {
 		{endpoint.GuestOptions{}, guestRun(iron, torndown...)},
 		{endpoint.GuestOptions{}, guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9, Status: 1}), did(endpoint.RingFree{Channel: 1}))},
 		{endpoint.GuestOptions{SkipTeardown: true}, guestRun(iron, ask, header, did(endpoint.OfferRescinded{Channel: 1}), did(endpoint.OpenFailed{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
+		// The same during an unload, which has told the driver already.
+		{endpoint.GuestOptions{SkipTeardown: true}, guestRun(iron, ask, header, did(endpoint.OpenFailed{Channel: 1}), got(&vmbus.RescindChannelOffer{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
 		{endpoint.GuestOptions{}, guestRun(iron, ask, header, did(endpoint.OpenFailed{Channel: 1}), got(&vmbus.CloseReservedChannelResponse{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
 		{endpoint.GuestOptions{}, guestRun(iron, ask, header, got(&vmbus.OfferChannel{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
 		{endpoint.GuestOptions{}, guestRun(copper, sent(&vmbus.Pause{}), sent(&vmbus.Resume{}), sent(&vmbus.RelIDReleased{Channel: 1}), did(endpoint.Disconnected{}))},

@@ -89,7 +89,7 @@ func TestHostRulesFindViolations(t *testing.T) {
 		{"I-RELID-UNIQ", offered(sent(&vmbus.OfferChannel{Instance: vmbus.GUID{2}, Channel: 1}))},
 		{"I-RELID-RANGE", offered(sent(&vmbus.OfferChannel{Instance: vmbus.GUID{2}, Channel: 2048}))},
 		{"I-RELID-RANGE", offered(sent(&vmbus.OfferChannel{Instance: vmbus.GUID{2}}))},
-		{"I-OFFER-ONCE", at(endpoint.Negotiated, iron, sent(accepted), sent(&vmbus.OfferChannel{Channel: 1}))},
+		{"I-OFFER-ONCE", at(endpoint.Negotiated, iron, sent(&vmbus.OfferChannel{Channel: 1}))},
 		{"I-OFFER-ONCE", connectedAt(iron, sent(&vmbus.OfferChannel{Instance: vmbus.GUID{1}, Channel: 1}), sent(&vmbus.OfferChannel{Instance: vmbus.GUID{1}, Channel: 2}))},
 		{"I-OFFER-ONCE", append(at(endpoint.HostDisconnected, vmbus.Negotiated{}, endpoint.OfferPublished{ID: 2, Offer: offers.Offer{}}), offered()...)},
 		{"I-RESCIND-ONCE", offered(sent(rescind), sent(rescind))},
@@ -122,11 +122,15 @@ func TestHostRulesFindViolations(t *testing.T) {
 		{"I-VERSION", connectedAt(vmbus.Negotiated{Version: vmbus.Copper}, sent(&vmbus.PauseResponse{}))},
 		{"I-VERSION", connectedAt(vmbus.Negotiated{Version: vmbus.Win8}, endpoint.MessageReceived{Payload: []byte("garbage")})},
 		{"I-VERSION", connectedAt(copper, sent(&vmbus.VersionResponse2{VersionResponse: *accepted, Features: vmbus.ConnectionModify}))},
+		// One contact has one answer: a second one was not asked for.
+		{"I-VERSION", connectedAt(iron, sent(accepted))},
 		{"I-TRUST", offered(sent(&vmbus.OfferChannel{Instance: vmbus.GUID{3}, Channel: 3, Flags: vmbus.OfferConfidentialRing}))},
 		{"I-TRUST", offered(sent(&vmbus.OfferChannel{Instance: vmbus.GUID{3}, Channel: 3, Flags: vmbus.OfferPinned}))},
 		{"I-UNLOAD", offered(sent(&vmbus.UnloadComplete{}))},
 		{"I-UNLOAD", append(opened(), at(endpoint.Disconnecting, iron, got(&vmbus.Unload{}), sent(&vmbus.UnloadComplete{}))...)},
 		{"I-UNLOAD", append(append(offered(), at(endpoint.Disconnecting, iron, got(&vmbus.Unload{}))...), at(endpoint.HostDisconnected, vmbus.Negotiated{}, did(endpoint.GuestGone{}))...)},
+		// The device was asked while it ran; that it stops later does not answer for it.
+		{"I-UNLOAD", append(opened(), at(endpoint.Disconnecting, iron, got(&vmbus.Unload{}), endpoint.DeviceStopped{ID: 1}, sent(&vmbus.UnloadComplete{}))...)},
 		{"I-PAUSE", connectedAt(copper, got(&vmbus.Pause{}), sent(&vmbus.PauseResponse{}), sent(&vmbus.OfferChannel{Instance: vmbus.GUID{1}, Channel: 1}))},
 	} {
 		rules := invariant.NewHost(endpoint.HostOptions{})
@@ -162,6 +166,12 @@ func TestHostRulesHold(t *testing.T) {
 		offered(endpoint.OfferRevoked{ID: 1}, sent(&vmbus.RescindChannelOffer{Channel: 1}), got(&vmbus.RelIDReleased{Channel: 1}), did(endpoint.OfferGone{Offer: 1})),
 		offered(got(&vmbus.OpenChannel{Channel: 1, OpenID: 7}), endpoint.DeviceStopped{ID: 1}), // its answer may wait
 		opened(endpoint.DeviceStopped{ID: 1}, endpoint.DeviceStarted{ID: 1}, endpoint.DevicesReplaced{}),
+		// L-RESET: the device was stopped when its guest went, and is told before it goes on.
+		append(opened(endpoint.DeviceStopped{ID: 1}), at(endpoint.Disconnecting, iron, got(&vmbus.Unload{}), endpoint.DeviceStarted{ID: 1}, sent(&vmbus.UnloadComplete{}))...),
+		// The next contact is being served before the answer to the one before has left.
+		append(at(endpoint.Connecting, vmbus.Negotiated{}, got(&vmbus.InitiateContact{Version: vmbus.Copper, TargetInfo: vmbus.TargetInfo{Features: vmbus.PauseResume}.Pack(vmbus.Copper)}),
+			got(&vmbus.InitiateContact{Version: vmbus.Iron}), did(endpoint.SetupConnection{})),
+			at(endpoint.Negotiated, iron, sent(&vmbus.VersionResponse2{VersionResponse: *accepted, Features: vmbus.PauseResume}), sent(accepted))...),
 	} {
 		rules := invariant.NewHost(endpoint.HostOptions{})
 		for _, e := range r {

@@ -70,8 +70,7 @@ type hostModel struct {
 	state      endpoint.HostState
 	negotiated vmbus.Negotiated
 	spoken     vmbus.Negotiated // of the connection whose messages are still leaving
-	asksFor    vmbus.Features   // of the contact that is being served, or was last
-	nextAsks   vmbus.Features   // of the newest contact
+	contacts   []vmbus.Features // asked for by contacts that have no answer, oldest first
 	trusted    bool
 	nextTrust  bool // of the newest contact
 	paused     bool
@@ -110,6 +109,7 @@ type channelID struct {
 type device struct {
 	open    bool
 	stopped bool
+	left    bool // the host does not wait for it: its guest went while it was stopped
 	ring    vmbus.GPADLID
 	pages   map[vmbus.GPADLID]pagesState
 }

@@ -339,15 +339,9 @@ func versionAllows(h *Host, m *hostModel) error {
 		if why := allowed(msg.Type(), spoken); why != "" && !h.opts.Dialect.AnswerEveryUnload {
 			return broken("I-VERSION", "%v was sent: %s", msg.Type(), why)
 		}
-		granted := vmbus.Features(0)
-		switch msg := msg.(type) {
-		case *vmbus.VersionResponse2:
-			granted = msg.Features
-		case *vmbus.VersionResponse3:
-			granted = msg.Features
-		}
-		if more := granted &^ (m.asksFor | m.nextAsks); more != 0 {
-			return broken("I-VERSION", "the features %v were granted, and not asked for", more)
+		granted, response := granted(msg)
+		if response && m.answers(granted) < 0 {
+			return broken("I-VERSION", "%v granted the features %v, which no contact without an answer has asked for", msg.Type(), granted)
 		}
 		if more := granted &^ h.opts.Features; more != 0 && h.opts.Features != 0 {
 			return broken("I-VERSION", "the features %v were granted, and not configured", more)
@@ -386,7 +380,9 @@ func trust(_ *Host, m *hostModel) error {
 }
 
 // unloadOnce: one UnloadComplete for an Unload, after the last device has closed;
-// none for a guest that simply makes contact again.
+// none for a guest that simply makes contact again. A device that was stopped when
+// its guest went is not waited for: an unload ends also then (faults.md, L-RESET),
+// and the device touches no page before it is told.
 func unloadOnce(h *Host, m *hostModel) error {
 	if _, ok := m.left().(*vmbus.UnloadComplete); !ok || h.opts.Dialect.AnswerEveryUnload {
 		return nil
@@ -395,7 +391,7 @@ func unloadOnce(h *Host, m *hostModel) error {
 		return broken("I-UNLOAD", "UnloadComplete without Unload")
 	}
 	for id, d := range m.devices {
-		if d.open && !d.stopped && !m.reserved(id) {
+		if d.open && !d.left && !m.reserved(id) {
 			return broken("I-UNLOAD", "UnloadComplete while the device of offer %d is open", id)
 		}
 	}

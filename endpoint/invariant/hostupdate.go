@@ -43,6 +43,7 @@ func (m *hostModel) update(opts endpoint.HostOptions) {
 	if m.resets && (m.event.Host == endpoint.Disconnecting || m.event.Host == endpoint.HostDisconnected) {
 		m.resets = false
 		clear(m.ids)
+		m.leaveDevices(false)
 		m.forgetWire()
 	}
 	if n := m.event.Negotiated; n.Version != 0 {
@@ -61,9 +62,21 @@ func (m *hostModel) endConnection() {
 	m.paused, m.trusted, m.expected = false, false, nil
 }
 
-// forgetWire forgets what the guest knew, except of reserved channels.
+// leaveDevices is the end of a connection as the devices see it: one that is
+// stopped is not waited for, none is if the host ends the connection at once.
+func (m *hostModel) leaveDevices(atOnce bool) {
+	for id, d := range m.devices {
+		if (d.stopped || atOnce) && !m.reserved(id) {
+			d.left = true
+		}
+	}
+}
+
+// forgetWire forgets what the guest knew, except of channels that have outlived
+// their connection: reserved ones, also if they are withdrawn before the next
+// connection hears its first message.
 func (m *hostModel) forgetWire() {
-	maps.DeleteFunc(m.wire, func(id vmbus.ChannelID, c *channelID) bool { return m.ids[id] == nil || !m.ids[id].reserved })
+	maps.DeleteFunc(m.wire, func(id vmbus.ChannelID, c *channelID) bool { return m.ids[id] == nil || !m.ids[id].stale })
 	clear(m.gpadls)
 	m.teardowns = nil
 }
@@ -127,7 +140,7 @@ func (m *hostModel) take(a endpoint.Action) {
 		delete(m.published, a.Offer)
 		delete(m.revoked, a.Offer)
 	case endpoint.SetupConnection:
-		m.trusted, m.asksFor = m.nextTrust, m.nextAsks
+		m.trusted = m.nextTrust
 	case endpoint.SendDirect:
 		m.leaveDirect(a.Message)
 	}
@@ -139,12 +152,12 @@ func (m *hostModel) answer(r endpoint.Answered) {
 	delete(m.asked, r.Token)
 	switch a := a.(type) {
 	case endpoint.OpenDevice:
-		if r.Status == vmbus.StatusSuccess {
+		if r.Status == vmbus.StatusSuccess && !r.Ignored { // else it was told to close meanwhile (faults.md HC-04)
 			d := m.device(a.Offer)
-			d.open, d.ring = true, a.Request.Ring
+			d.open, d.left, d.ring = true, false, a.Request.Ring
 		}
 	case endpoint.CloseDevice:
-		m.device(a.Offer).open = false
+		m.device(a.Offer).open, m.device(a.Offer).left = false, false
 		for id, c := range m.ids {
 			if c.offer == a.Offer && c.reserved && !r.Ignored {
 				m.unreserve(id, c)
@@ -214,6 +227,8 @@ func (m *hostModel) leave(msg vmbus.Message) {
 			w.modifies--
 		}
 	case *vmbus.VersionResponse, *vmbus.VersionResponse2, *vmbus.VersionResponse3:
+		f, _ := granted(msg)
+		m.contacts = m.contacts[m.answers(f)+1:]
 		m.forgetWire()
 		m.mayOffer, m.burst = false, nil
 	case *vmbus.UnloadComplete:
@@ -244,9 +259,9 @@ func (m *hostModel) receive(r endpoint.MessageReceived, opts endpoint.HostOption
 	}
 	switch msg := m.message.(type) {
 	case *vmbus.InitiateContact:
-		m.contact(*msg, r)
+		m.contact(*msg, r, opts)
 	case *vmbus.InitiateContact2:
-		m.contact(msg.InitiateContact, r)
+		m.contact(msg.InitiateContact, r, opts)
 	case *vmbus.RequestOffers:
 		m.mayOffer, m.burst = true, map[offers.Key]bool{}
 		m.expected = m.announceable()
@@ -271,18 +286,41 @@ func (m *hostModel) receive(r endpoint.MessageReceived, opts endpoint.HostOption
 		}
 	case *vmbus.Unload:
 		m.unloads, m.paused = m.unloads+1, false
+		m.leaveDevices(false)
 	case *vmbus.Resume:
 		m.paused = false
 	}
 }
 
-func (m *hostModel) contact(c vmbus.InitiateContact, r endpoint.MessageReceived) {
+func (m *hostModel) contact(c vmbus.InitiateContact, r endpoint.MessageReceived, opts endpoint.HostOptions) {
+	m.leaveDevices(opts.Dialect.ResetOnContact)
 	m.unloads, m.paused, m.nextTrust = 0, false, r.From.Trusted
 	m.resets = false // the newest wish counts
-	m.nextAsks = 0
+	asks := vmbus.Features(0)
 	if c.Version >= vmbus.Copper {
-		m.nextAsks = vmbus.UnpackTargetInfo(c.Version, c.TargetInfo).Features
+		asks = vmbus.UnpackTargetInfo(c.Version, c.TargetInfo).Features
 	}
+	m.contacts = append(m.contacts, asks)
+}
+
+// answers is the contact that a response with these features answers, -1 if none
+// asked for them. Contacts are answered in their order; one that was replaced by a
+// newer one has no answer (vmbus-control.md 5.1).
+func (m *hostModel) answers(granted vmbus.Features) int {
+	return slices.IndexFunc(m.contacts, func(asked vmbus.Features) bool { return granted&^asked == 0 })
+}
+
+// granted are the features of a response to a contact.
+func granted(msg vmbus.Message) (f vmbus.Features, response bool) {
+	switch msg := msg.(type) {
+	case *vmbus.VersionResponse:
+		return 0, true
+	case *vmbus.VersionResponse2:
+		return msg.Features, true
+	case *vmbus.VersionResponse3:
+		return msg.Features, true
+	}
+	return 0, false
 }
 
 // release is an accepted RelIDReleased: nothing about the id is owed any more.
