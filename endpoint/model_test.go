@@ -9,6 +9,7 @@ import (
 	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/invariant"
 	"github.com/hvlab/hvlab/endpoint/script"
+	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
 	"github.com/hvlab/hvlab/internal/golden"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"

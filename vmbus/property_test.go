@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
 	"github.com/hvlab/hvlab/vmbus"
 )
 

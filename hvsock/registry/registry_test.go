@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"

@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )

@@ -215,3 +215,19 @@ func TestNothingNamesOneMachine(t *testing.T) {
 		}
 	})
 }
+
+// A package whose tests draw values with rapid draws the same ones in every run:
+// what fails in somebody's change was not there before it.
+func TestRapidTestsHaveAFixedSeed(t *testing.T) {
+	draws, fixed := map[string]bool{}, map[string]bool{}
+	for _, s := range sources(t) {
+		draws[s.folder] = draws[s.folder] || s.test && slices.Contains(s.imports, "pgregory.net/rapid")
+		fixed[s.folder] = fixed[s.folder] || s.test && slices.Contains(s.imports, module+"/internal/fixedseed")
+	}
+	require.True(t, draws["endpoint"], "the check has lost its subject")
+	for folder := range draws {
+		if draws[folder] && !fixed[folder] && folder != "internal/fixedseed" {
+			t.Errorf("%s: no test file imports internal/fixedseed", folder)
+		}
+	}
+}
