@@ -216,8 +216,12 @@ func (m *guestModel) receive() {
 		if c := m.channels[msg.Channel]; taken && c != nil {
 			c.withdrawn = true
 		}
-	case *vmbus.OfferChannel: // of a reserved channel the guest still knows: the host has forgotten it
-		if c := m.channels[msg.Channel]; taken && c != nil && m.rings[c.ring] != nil { // else the host contradicts itself (faults.md GC-21)
+	case *vmbus.OfferChannel:
+		// Of a reserved channel that has outlived its connection: the host has forgotten
+		// it, whatever the guest makes of the offer. Of any other id in use: the host
+		// contradicts itself, and the connection is over (faults.md GC-21).
+		goesOn := m.event.Guest == endpoint.GuestRequesting || m.event.Guest == endpoint.GuestConnected
+		if c := m.channels[msg.Channel]; goesOn && c != nil && m.rings[c.ring] != nil {
 			m.rings[c.ring].torndown = true
 		}
 	case *vmbus.CloseReservedChannelResponse: // after the connection that reserved it the host forgets all about the channel

@@ -19,6 +19,15 @@ func guestRun(n vmbus.Negotiated, what ...endpoint.Happening) run {
 	return r
 }
 
+// unloading is what a guest does that has ended its connection.
+func unloading(what ...endpoint.Happening) run {
+	var r run
+	for _, w := range what {
+		r = append(r, endpoint.Event{What: w, Guest: endpoint.GuestUnloading, Negotiated: iron})
+	}
+	return r
+}
+
 // Every rule of the guest finds the run that breaks it.
 func TestGuestRulesFindViolations(t *testing.T) {
 	ask, header, release := endpoint.OpenAsked{Channel: 1}, sent(header), sent(&vmbus.RelIDReleased{Channel: 1})
@@ -35,7 +44,7 @@ func TestGuestRulesFindViolations(t *testing.T) {
 		{"I-OPEN-RESP", guestRun(iron, ask, did(endpoint.ChannelOpened{Channel: 1}), did(endpoint.OpenFailed{Channel: 1}))},
 		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), did(endpoint.RingFree{Channel: 1}))},
 		// An offer that the guest refuses, since the id is in use, says nothing about the pages (GC-21).
-		{"I-GPADL-MEM", guestRun(iron, ask, header, refused(&vmbus.OfferChannel{Channel: 1}), did(endpoint.RingFree{Channel: 1}))},
+		{"I-GPADL-MEM", append(guestRun(iron, ask, header), unloading(refused(&vmbus.OfferChannel{Channel: 1}), did(endpoint.RingFree{Channel: 1}))...)},
 		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.RescindChannelOffer{Channel: 1}), did(endpoint.RingFree{Channel: 1}))}, // this guest tears down
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, release)},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), sent(&vmbus.GPADLTeardown{Channel: 1, GPADL: 9}), release)},

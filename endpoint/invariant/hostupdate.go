@@ -355,8 +355,8 @@ func (m *hostModel) announceable() map[endpoint.OfferID]struct{} {
 	for _, a := range m.asked {
 		delete(list, offerOf(a))
 	}
-	for _, c := range m.ids { // reserved by an earlier connection
-		delete(list, c.offer)
+	for _, c := range m.ids { // reserved by an earlier connection; if withdrawn, its key waits for the release (5.3)
+		maps.DeleteFunc(list, func(id endpoint.OfferID, _ struct{}) bool { return m.published[id].Key == c.key })
 	}
 	return list
 }
