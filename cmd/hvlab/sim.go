@@ -37,7 +37,8 @@ type simVerb struct {
 	ShardCount int    `placeholder:"N" help:"As -shard, with I from JOB_COMPLETION_INDEX, as a Kubernetes indexed Job sets it."`
 	Merge      bool   `help:"Print the sum of the reports in FILES."`
 
-	Inject bool `help:"Repeat each seed with a rescind, reset, unload, crash, save and failed allocation before each of its steps in turn."`
+	Inject    bool   `help:"Repeat each seed with a rescind, reset, unload, crash, save and failed allocation before each of its steps in turn."`
+	Scenarios string `placeholder:"DIR|FILE" help:"With -inject: scenario files take the place of seeds."`
 
 	Replay  string `placeholder:"SEED|FILE" help:"Run one seed, or a scenario."`
 	Verbose bool   `short:"v" help:"With -replay: print every step and what came of it."`
@@ -55,6 +56,7 @@ Examples:
 
     hvlab sim -seeds 1-10000 -legal
     hvlab sim -inject -seeds 1-4 -steps 300
+    hvlab sim -inject -scenarios testdata/scenario
     hvlab sim -replay 17 -v
     hvlab sim -replay findings/I-STREAM-seed17.txt -step
     hvlab sim -seeds 1-1000000 -shard 3/8 -json >3.json
@@ -80,6 +82,8 @@ func (v *simVerb) Run(ctx context.Context, o output) error {
 		return fmt.Errorf("%s: files are for -merge; a scenario is replayed with -replay FILE", v.Files[0])
 	case v.Replay != "":
 		return v.replay(opts, o)
+	case v.Scenarios != "":
+		return v.scenarios(ctx, o)
 	case v.Verbose || v.Step:
 		return errors.New("-v and -step show one run: say which with -replay SEED or -replay FILE")
 	}
@@ -138,6 +142,18 @@ func (v *simVerb) inject(ctx context.Context, opts campaign.Options, o output) e
 	}
 	table, err := campaign.Inject(ctx, opts)
 	if !campaign.WriteInjections(o.out, table) {
+		return errFindings
+	}
+	return err
+}
+
+// scenarios repeats scenario files with a fault at every step.
+func (v *simVerb) scenarios(ctx context.Context, o output) error {
+	if !v.Inject || v.JSON {
+		return errors.New("-scenarios goes with -inject: hvlab sim -inject -scenarios testdata/scenario")
+	}
+	table, err := campaign.InjectScenarios(ctx, campaign.Options{Folder: v.Out, ShrinkTries: shrinkTries}, v.Scenarios, 1)
+	if !campaign.WriteScenarios(o.out, table) {
 		return errFindings
 	}
 	return err

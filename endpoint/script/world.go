@@ -33,10 +33,14 @@ type World struct {
 
 	trace   strings.Builder
 	rules   *rules
+	starved func() // if set, the next request of the host finds no memory: see Inject
 	toHost  []arrival
 	toGuest [][]byte
 	asked   []endpoint.Action // device requests waiting for an answer
 	dialed  []endpoint.SocketRequested
+
+	hostOptions  endpoint.HostOptions // what the cores were made with
+	guestOptions endpoint.GuestOptions
 }
 
 // An arrival is a message of the guest that the host has not read yet.
@@ -64,7 +68,10 @@ func NewWorld() *World {
 func NewWorldOf(host endpoint.HostOptions, guest endpoint.GuestOptions) *World {
 	r := &rules{host: invariant.NewHost(host), guest: invariant.NewGuest(guest)}
 	host.Observe, guest.Observe = r.host.Observe, r.guest.Observe
-	return &World{Host: endpoint.NewHost(host), Guest: endpoint.NewGuest(guest), rules: r}
+	return &World{
+		Host: endpoint.NewHost(host), Guest: endpoint.NewGuest(guest), rules: r,
+		hostOptions: host, guestOptions: guest,
+	}
 }
 
 // rules are the promises both cores are held to.
@@ -253,6 +260,9 @@ func (w *World) verdict(a endpoint.Action) uint32 {
 
 // Answer is the device's answer to a; actions that want none are ignored.
 func (w *World) Answer(a endpoint.Action, status uint32) {
+	if w.starve(a) {
+		status = vmbus.StatusFailure
+	}
 	switch a := a.(type) {
 	case endpoint.SetupConnection:
 		w.Host.SetupDone(status == 0)
