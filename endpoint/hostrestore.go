@@ -213,7 +213,9 @@ func (h *Host) restoreQueues(s *hostSnapshot) error {
 // Repeat emits once more whatever the driver and its devices have not answered,
 // under the same tokens: for a restored host whose devices are new.
 func (h *Host) Repeat() {
-	h.observe(DevicesReplaced{})
+	if h.opts.Observe != nil {
+		h.observe(DevicesReplaced{h.Established()})
+	}
 	for _, c := range h.channels { // a new device holds nothing, and is asked everything once more
 		c.held = nil
 	}

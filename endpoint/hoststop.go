@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
 
@@ -50,8 +51,8 @@ func (h *Host) Established() []Action {
 	var list []Action
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {
 		c := h.channels[id]
-		if c.entry.ID == 0 {
-			continue
+		if c.entry.ID == 0 || c.entry.State() == offers.Revoked || c.entry.State() == offers.Reoffered {
+			continue // what the guest still holds of a revoked offer was its old device's
 		}
 		for _, g := range h.gpadls.OfChannel(c.entry.ID) {
 			if g.State() == channel.Accepted {

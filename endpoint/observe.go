@@ -66,8 +66,9 @@ type (
 	DeviceStarted struct{ ID OfferID }
 	// MachineReset is a call of Reset.
 	MachineReset struct{}
-	// DevicesReplaced is a call of Repeat: the devices are new.
-	DevicesReplaced struct{}
+	// DevicesReplaced is a call of Repeat: the devices are new, and hold what
+	// Established lists.
+	DevicesReplaced struct{ Held []Action }
 )
 
 // Happenings of a guest core: successful calls of Open and Close.

@@ -223,7 +223,7 @@ func (g *Guest) fits(h *Host) error {
 
 // move takes the host's end of a guest that stands still from one host to another.
 func (g *Guest) move(from, to *Host, old *Attachment, device func(*live.Offered, offers.Offer) live.Device) error {
-	state, err := old.bus.Save()
+	state, err := old.bus.SaveAndClose()
 	if err != nil {
 		return err
 	}

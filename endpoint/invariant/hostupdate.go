@@ -26,6 +26,7 @@ func (m *hostModel) update(opts endpoint.HostOptions) {
 	case endpoint.DevicesReplaced:
 		clear(m.devices)
 		clear(m.asked)
+		m.hold(what.Held)
 	case endpoint.MachineReset:
 		m.unloads, m.paused, m.resets = 0, false, true
 	case endpoint.ActionTaken:
@@ -174,6 +175,19 @@ func (m *hostModel) answer(r endpoint.Answered) {
 		}
 	case endpoint.DropGPADL:
 		delete(m.device(a.Offer).pages, a.GPADL)
+	}
+}
+
+// hold makes new devices hold what the old ones did.
+func (m *hostModel) hold(held []endpoint.Action) {
+	for _, a := range held {
+		switch a := a.(type) {
+		case endpoint.AddGPADL:
+			m.device(a.Offer).pages[a.GPADL] = pagesHeld
+		case endpoint.OpenDevice:
+			d := m.device(a.Offer)
+			d.open, d.ring = true, a.Request.Ring
+		}
 	}
 }
 

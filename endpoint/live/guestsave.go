@@ -150,8 +150,11 @@ func (g *Guest) restoreOpenings(lowLatency []vmbus.ChannelID) error {
 				LowLatency: slices.Contains(lowLatency, k.Offer.Channel),
 			},
 		}
-		// Rings that the host has made a mess of end this channel, not the guest.
-		o.rings, _ = channel.MapGuestRings(block.Pages, toHost)
+		switch k.State {
+		case channel.Sharing, channel.GuestOpening, channel.GuestOpen: // else nobody uses them any more
+			// Rings that the host has made a mess of end this channel, not the guest.
+			o.rings, _ = channel.MapGuestRings(block.Pages, toHost)
+		}
 		g.openings[k.Offer.Channel] = o
 	}
 	return nil

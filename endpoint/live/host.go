@@ -336,20 +336,23 @@ func (h *Host) Close() { h.end(nil) }
 
 // end is Close; the devices are told err.
 func (h *Host) end(err error) {
-	h.unbindPorts()
-	h.loop.call(func() {
-		for _, id := range slices.Sorted(maps.Keys(h.offered)) {
-			p := h.offered[id]
-			h.closeDevice(p)
-			p.device.Gone(err)
-		}
-		clear(h.offered)
-		h.legacy.disconnect()
-		h.closed = true
-		if h.opts.Gone != nil {
-			h.opts.Gone()
-		}
-		h.loop.stop()
-	})
+	h.loop.call(func() { h.quit(err) })
 	<-h.loop.done
+}
+
+// quit is the last thing the loop does: nobody hears of this end any more.
+func (h *Host) quit(err error) {
+	h.unbindPorts()
+	for _, id := range slices.Sorted(maps.Keys(h.offered)) {
+		p := h.offered[id]
+		h.closeDevice(p)
+		p.device.Gone(err)
+	}
+	clear(h.offered)
+	h.legacy.disconnect()
+	h.closed = true
+	if h.opts.Gone != nil {
+		h.opts.Gone()
+	}
+	h.loop.stop()
 }

@@ -59,7 +59,8 @@ func (e *RestoreError) Is(target error) bool { return target == vmbus.ErrProtoco
 // nothing: the host runs on.
 //
 // For a state that means something the guest and the devices must be quiet from
-// before Save until Close: see Guest.Freeze. An error matches vmbus.ErrState.
+// before Save on: see Guest.Freeze. The host itself is not: if another is to take
+// over, SaveAndClose is what is wanted. An error matches vmbus.ErrState.
 func (h *Host) Save() ([]byte, error) { return h.SaveWith(func() error { return nil }) }
 
 // SaveWith saves the host and, before it says or hears anything else, calls rest
@@ -72,6 +73,23 @@ func (h *Host) SaveWith(rest func() error) (b []byte, err error) {
 	})
 	if !ok {
 		return nil, ErrStopped
+	}
+	return b, err
+}
+
+// SaveAndClose is Save and Close at the same moment: what the guest has said and
+// nobody has heard is for RestoreHost alone. After an error the host runs on.
+func (h *Host) SaveAndClose() (b []byte, err error) {
+	ok := h.loop.call(func() {
+		if b, err = h.save(); err == nil {
+			h.quit(nil)
+		}
+	})
+	if !ok {
+		return nil, ErrStopped
+	}
+	if err == nil {
+		<-h.loop.done
 	}
 	return b, err
 }

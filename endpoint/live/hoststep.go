@@ -53,6 +53,9 @@ func (h *Host) receive(port uint32, payload []byte) {
 // postOne posts the oldest message that waits for the guest; false if there is
 // none or the message slot is busy.
 func (h *Host) postOne() bool {
+	if h.closed { // another end may speak for the host by now, one that was restored
+		return false
+	}
 	m, ok := h.core.NextMessage()
 	if !ok || h.slotBusy.Load() && !putback.On(putback.HC05) {
 		return false

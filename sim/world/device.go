@@ -91,7 +91,11 @@ type hostDevice struct {
 
 // Open is part of live.Device.
 func (h *hostDevice) Open(c *live.HostChannel) error {
-	h.end = h.d.newEnd(hostSide, c.Rings.In, c.Rings.Out, c.Signal)
+	if old := h.d.ends[0]; c.Restored && old != nil {
+		h.end = old.renewed(c.Rings.In, c.Rings.Out, c.Signal)
+	} else {
+		h.end = h.d.newEnd(hostSide, c.Rings.In, c.Rings.Out, c.Signal)
+	}
 	h.d.ends[0] = h.end
 	return nil
 }
@@ -105,6 +109,9 @@ func (h *hostDevice) Doorbell() {
 
 // Close is part of live.Device.
 func (h *hostDevice) Close() {
+	if h.d.m.moving { // to the next end of the host, which opens it again
+		return
+	}
 	h.d.lose("the host closed it")
 	h.d.drop(0, h.end)
 	h.end = nil
@@ -112,6 +119,9 @@ func (h *hostDevice) Close() {
 
 // Gone is part of live.Device.
 func (h *hostDevice) Gone(err error) {
+	if h.d.m.moving {
+		return
+	}
 	h.d.w.note("guest%d device %d: gone, %v", h.d.m.number, h.d.number, err)
 	if h.d.offered == h.offered {
 		h.d.offered = nil
@@ -133,7 +143,11 @@ func (g *driver) Opened(c *live.GuestChannel) {
 		return
 	}
 	g.d.refused = false
-	g.end = g.d.newEnd(guestSide, c.Rings.In, c.Rings.Out, c.Signal)
+	if c.Restored && g.end != nil {
+		g.end = g.end.renewed(c.Rings.In, c.Rings.Out, c.Signal)
+	} else {
+		g.end = g.d.newEnd(guestSide, c.Rings.In, c.Rings.Out, c.Signal)
+	}
 	if g.d.driver == g {
 		g.d.ends[1] = g.end
 	}
@@ -210,6 +224,15 @@ func (d *device) newEnd(s side, in *ringbuffer.Reader, out *ringbuffer.Writer, s
 	}
 	d.w.hit(LiveCalls)
 	return &packetEnd{d: d, side: s, in: in, out: out, signal: signal, life: uint64(d.opens)}
+}
+
+// renewed is what takes e's place over the same rings when its bus was restored: the
+// packets go on.
+func (e *packetEnd) renewed(in *ringbuffer.Reader, out *ringbuffer.Writer, signal func()) *packetEnd {
+	n := *e
+	n.in, n.out, n.signal, n.dead = in, out, signal, false
+	e.dead = true
+	return &n
 }
 
 // wake is the doorbell.
@@ -364,7 +387,7 @@ func (m *machine) enableDevices() {
 				w.add(Step{Kind: App, Op: opHostReceive + uint8(i), Guest: m.number, Arg: n}, normalWeight)
 			}
 		}
-		if g := d.driver; g != nil && g.end != nil && !g.closed {
+		if g := d.driver; g != nil && g.end != nil && !g.end.dead && !g.closed {
 			if w.resting {
 				if d.quiet() || m.attacked() {
 					w.add(Step{Kind: App, Op: opCloseChannel, Guest: m.number, Arg: n}, normalWeight)

@@ -1,11 +1,9 @@
 package world
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
-	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -149,7 +147,21 @@ func (m *machine) die(how string) {
 	m.port.toGuest = m.port.toGuest[:0]
 	m.view.guestDied()
 	w.excuse(m, "its guest "+how)
-	for _, p := range slices.Clone(w.apps.pairs) {
+	m.endSockets()
+	for _, d := range m.devices {
+		d.seen = nil
+		d.lose("its guest " + how)
+		d.drop(1, d.ends[1])
+		d.driver = nil
+	}
+	m.failNext = false
+	m.newHeap()
+}
+
+// endSockets ends what the guest's applications had of connections, without a word.
+func (m *machine) endSockets() {
+	a := &m.w.apps
+	for _, p := range slices.Clone(a.pairs) {
 		if p.m != m {
 			continue
 		}
@@ -161,16 +173,8 @@ func (m *machine) die(how string) {
 				e.finish()
 			}
 		}
-		w.apps.tidy(p)
+		a.tidy(p)
 	}
-	for _, d := range m.devices {
-		d.seen = nil
-		d.lose("its guest " + how)
-		d.drop(1, d.ends[1])
-		d.driver = nil
-	}
-	m.failNext = false
-	m.newHeap()
 }
 
 // enableLife lists what can happen to the guest as a whole.
@@ -189,7 +193,7 @@ func (m *machine) enableLife() {
 		if w.rarely() {
 			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
 		}
-		if (w.o.Script != nil || w.result.Steps%8 == 7) && m.quiet() && m.guestSteps() == 0 { // else the first save has a different thing to save
+		if w.rarely() && m.pause != pausing {
 			w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
 		}
 		if m.pause == running && m.guest.Negotiated().Features&vmbus.PauseResume != 0 {
@@ -228,37 +232,6 @@ func (m *machine) live(op uint8) {
 		m.reboot()
 	case opSave:
 		m.save()
-	}
-}
-
-// save saves both ends. What is saved is valid, it is the same when it is saved
-// again, and nothing that was changed on the way is accepted. Going on from it is
-// for the tests of endpoint/live.
-func (m *machine) save() {
-	w := m.w
-	w.actor = hostSide
-	first, err := m.host.Save()
-	again, err2 := m.host.Save()
-	if err != nil || err2 != nil || !bytes.Equal(first, again) {
-		w.fail(SaveID, "guest%d: the host saves %d and %d bytes that are not the same: %v, %v", m.number, len(first), len(again), err, err2)
-		return
-	}
-	if err := live.CheckSavedHost(endpoint.HostOptions{}, first); err != nil {
-		w.fail(SaveID, "guest%d: what the host has saved is refused: %v", m.number, err)
-	}
-	first[int(w.hash%uint64(len(first)))] ^= 1
-	if live.CheckSavedHost(endpoint.HostOptions{}, first) == nil {
-		w.fail(SaveID, "guest%d: a saved host with a bit turned is accepted", m.number)
-	}
-	w.hit(SaveID)
-	if m.down || m.gone {
-		return
-	}
-	w.actor = guestSide
-	first, err = m.guest.Save()
-	again, err2 = m.guest.Save()
-	if err != nil || err2 != nil || !bytes.Equal(first, again) {
-		w.fail(SaveID, "guest%d: the guest saves %d and %d bytes that are not the same: %v, %v", m.number, len(first), len(again), err, err2)
 	}
 }
 

@@ -36,6 +36,7 @@ type machine struct {
 	host      *live.Host
 	hostOwner *owner
 	peer      *hvsock.HostGuest
+	moving    bool // the host's end is saved, and its successor about to take over
 
 	// What follows is new after a crash.
 	life      int
@@ -123,21 +124,25 @@ func (w *World) newMachine(number uint8) (*machine, error) {
 	if m.peer, err = w.stack.AddGuest(m.id); err != nil {
 		return nil, err
 	}
-	var core endpoint.HostOptions
-	m.hostRules = invariant.NewHost(core)
-	if w.o.Checks == CheckAll {
-		core.Observe = m.hostRules.Observe
-	}
-	m.host, err = live.NewHost(live.HostOptions{
-		Core: core, Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
-		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
-	})
-	if err != nil {
+	m.hostRules = invariant.NewHost(endpoint.HostOptions{})
+	if m.host, err = live.NewHost(m.hostOptions()); err != nil {
 		return nil, err
 	}
 	m.peer.Attach(m.host)
 	m.newDevices()
 	return m, m.boot()
+}
+
+// hostOptions are those of the host's end.
+func (m *machine) hostOptions() live.HostOptions {
+	var core endpoint.HostOptions
+	if m.w.o.Checks == CheckAll {
+		core.Observe = m.hostRules.Observe
+	}
+	return live.HostOptions{
+		Core: core, Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
+		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
+	}
 }
 
 func (m *machine) newHeap() {
@@ -161,38 +166,17 @@ func (m *machine) referenceTime() uint64 { return uint64(m.w.clock.now / 100) }
 
 // boot starts the guest: its bus begins to connect.
 func (m *machine) boot() error {
-	m.owner = &owner{clock: &m.w.clock, side: guestSide}
 	m.connected, m.closing, m.gone, m.connects, m.down, m.pause = false, false, false, true, false, running
-	seed := m.w.o.Seed*31 + uint64(m.number)<<16 + uint64(m.life) + 1
-	m.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
-		VMID: m.id, RingPages: m.pages, Backlog: m.w.backlog, Seed: seed, Clock: m.owner,
-	})
-	life := m.life
-	core := endpoint.GuestOptions{Versions: []vmbus.Version{m.version}, Features: m.features, OwnEventFlags: m.ownFlags}
-	m.guestRules = invariant.NewGuest(core)
-	if m.w.o.Checks == CheckAll {
-		core.Observe = m.guestRules.Observe
-	}
+	m.newSockets()
+	m.guestRules = invariant.NewGuest(m.coreOptions())
 	var err error
-	m.guest, err = live.NewGuest(live.GuestOptions{
-		Core: core, Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
-		Offered: func(o vmbus.OfferChannel) { m.sawOffer(o); m.sockets.Offered(o) }, SocketRefused: m.sockets.Refused,
-		Gone: func(err error) {
-			m.sockets.Gone(err)
-			if m.life == life {
-				m.connected, m.gone = false, true
-				m.w.note("guest%d: the bus is gone: %v", m.number, err)
-			}
-		},
-	})
-	if err != nil {
+	if m.guest, err = live.NewGuest(m.guestOptions()); err != nil {
 		return err
 	}
-	m.sockets.Attach(m.guest)
-	m.listener.Listener, err = m.sockets.Listen(hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: hvsock.ServiceIDFromPort(guestPort)})
-	if err != nil {
+	if err := m.listen(); err != nil {
 		return err
 	}
+	life := m.life
 	m.view.toGuest = nil // what is in the slots of the last life nobody will read
 	m.guest.BeginConnect(func(err error) {
 		if m.life != life {
@@ -203,6 +187,45 @@ func (m *machine) boot() error {
 		m.w.note("guest%d: connected: %v", m.number, err)
 	})
 	return nil
+}
+
+// newSockets gives the guest's applications a stack of a life of its own.
+func (m *machine) newSockets() {
+	m.owner = &owner{clock: &m.w.clock, side: guestSide}
+	seed := m.w.o.Seed*31 + uint64(m.number)<<16 + uint64(m.life) + 1
+	m.sockets = hvsock.NewGuestStack(hvsock.GuestOptions{
+		VMID: m.id, RingPages: m.pages, Backlog: m.w.backlog, Seed: seed, Clock: m.owner,
+	})
+}
+
+// listen gives the stack its bus and its listener.
+func (m *machine) listen() (err error) {
+	m.sockets.Attach(m.guest)
+	m.listener.Listener, err = m.sockets.Listen(hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: hvsock.ServiceIDFromPort(guestPort)})
+	return err
+}
+
+func (m *machine) coreOptions() endpoint.GuestOptions {
+	return endpoint.GuestOptions{Versions: []vmbus.Version{m.version}, Features: m.features, OwnEventFlags: m.ownFlags}
+}
+
+// guestOptions are those of the guest's end in this life.
+func (m *machine) guestOptions() live.GuestOptions {
+	core, life, sockets := m.coreOptions(), m.life, m.sockets
+	if m.w.o.Checks == CheckAll {
+		core.Observe = m.guestRules.Observe
+	}
+	return live.GuestOptions{
+		Core: core, Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
+		Offered: func(o vmbus.OfferChannel) { m.sawOffer(o); sockets.Offered(o) }, SocketRefused: sockets.Refused,
+		Gone: func(err error) {
+			sockets.Gone(err)
+			if m.life == life {
+				m.connected, m.gone = false, true
+				m.w.note("guest%d: the bus is gone: %v", m.number, err)
+			}
+		},
+	}
 }
 
 // uuid draws an identity.
