@@ -222,7 +222,9 @@ func (h *Host) page(gpa uint64) (*guestmem.Page, error) {
 // openDevice maps the rings, creates the doorbell and asks the device.
 func (h *Host) openDevice(a endpoint.OpenDevice) {
 	p := h.offered[a.Offer]
-	if p == nil || !a.Request.NoInterrupt && !h.exists(a.Request.TargetVP) {
+	// An offer may have been revoked since the core asked: its device is told nothing
+	// more, and nobody waits for the answer.
+	if p == nil || p.revoked || !a.Request.NoInterrupt && !h.exists(a.Request.TargetVP) {
 		h.core.OpenDone(a.Token, vmbus.StatusFailure)
 		return
 	}
