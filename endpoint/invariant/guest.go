@@ -188,7 +188,7 @@ func (m *guestModel) leave(msg vmbus.Message) {
 		}
 	case *vmbus.GPADLTeardown:
 		if r := m.rings[msg.GPADL]; r != nil {
-			r.tearing = true
+			r.tearing, r.torndown = true, false // what the host said before answers something else
 		}
 	case *vmbus.ModifyChannel:
 		if c := m.channels[msg.Channel]; c != nil && m.event.Negotiated.Version >= vmbus.Iron {
