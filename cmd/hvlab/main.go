@@ -80,6 +80,8 @@ func run(args []string) int {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "hvlab: interrupted")
 		return exitInterrupted
+	case errors.Is(err, errFindings): // the report has told, and its last line is where to look
+		return exitFailed
 	}
 	fmt.Fprintf(os.Stderr, "hvlab: %v\n", err)
 	return exitFailed

@@ -148,10 +148,14 @@ func (v *runVerb) runWorld(o output, text string, keys *keyboard) (same bool, er
 	if err != nil {
 		return false, err
 	}
-	for _, f := range r.Findings {
-		fmt.Fprintf(out, "\nviolated: %v\n", f)
+	if err := out.Flush(); err != nil {
+		return false, err
 	}
-	return len(r.Findings) == 0, out.Flush()
+	if len(r.Findings) > 0 {
+		fmt.Fprintf(o.out, "\nviolated: %v\n", r.Findings[0])
+		return false, errFindings
+	}
+	return true, nil
 }
 
 // expects reports whether a file expects anything.

@@ -67,9 +67,12 @@ func (m *machine) newDevices() {
 			pending: [...]int{0, 0, 4120, -8}[w.setup.Draw(4)], low: w.setup.Draw(3) == 0,
 		}
 		m.devices = append(m.devices, d)
-		if w.setup.Draw(2) == 0 {
+		if w.setup.Draw(2) == 0 && !w.o.NoDevices {
 			d.publish()
 		}
+	}
+	if w.o.NoDevices { // drawn all the same: everything else is as with them
+		m.devices = nil
 	}
 }
 

@@ -159,7 +159,7 @@ func (e *end) read(n int) {
 	n, err := e.conn.TryRead(b)
 	w.mix(uint64(n))
 	if w.o.Trace != nil {
-		w.note("%s: read %d bytes, %v", e.name, n, err)
+		w.note("%s: read %d bytes%s", e.name, n, because(err))
 	}
 	if n > 0 {
 		e.received(b[:n])
@@ -194,6 +194,19 @@ func (e *end) read(n int) {
 	default:
 		w.fail(Stream, "%s: read failed: %v", e.name, err)
 	}
+}
+
+// because is the reason of a failed call, without the addresses, which the trace has
+// where the connection begins.
+func because(err error) string {
+	var op *net.OpError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &op):
+		return ": " + op.Err.Error()
+	}
+	return ": " + err.Error()
 }
 
 // lossless reports whether nothing has happened that may cut the connection off.
@@ -266,7 +279,7 @@ func (e *end) write(n int) {
 	}
 	w.mix(uint64(n))
 	if w.o.Trace != nil {
-		w.note("%s: wrote %d bytes of %d, %v", e.name, n, len(b), err)
+		w.note("%s: wrote %d bytes of %d%s", e.name, n, len(b), because(err))
 	}
 	switch {
 	case err == nil:

@@ -31,6 +31,8 @@ type Options struct {
 	RingPages int
 	Legal     bool // rescinds, resets, crashes, refused posts: everything stays live and lossless
 	Hostile   bool // guest 1 and its host end break the rules: safe, bounded, isolated
+	// NoDevices leaves the sockets alone: Shrink leaves out what a finding does not need.
+	NoDevices bool
 	Checks    Level
 	// Script is the first phase, instead of choices: its steps are done in order,
 	// those left out that are not possible when their turn comes.

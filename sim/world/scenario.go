@@ -64,6 +64,9 @@ func (o Options) directive() string {
 	if o.Hostile {
 		text += " hostile"
 	}
+	if o.NoDevices {
+		text += " nodevices"
+	}
 	return text
 }
 
@@ -140,6 +143,8 @@ func (o *Options) parse(line string) error {
 			o.Legal = true
 		case "hostile":
 			o.Hostile = true
+		case "nodevices":
+			o.NoDevices = true
 		default:
 			err = fmt.Errorf("no such option")
 		}
@@ -151,31 +156,28 @@ func (o *Options) parse(line string) error {
 }
 
 // Shrink makes the script of a failed run as short as it can within so many
-// tries: the result fails the same invariant.
+// tries: the result fails the same invariant. Devices and guests that it does not
+// need are left out.
 func Shrink(failed Result, tries int) Result {
 	if len(failed.Findings) == 0 {
 		return failed
 	}
-	best := failed
-	try := func(script []Step) bool {
-		if tries--; tries < 0 {
-			return false
+	s := &shrinking{best: failed, want: failed.Findings[0].Invariant, tries: tries}
+	o := failed.Options
+	s.try(o, slices.Clone(failed.Script))
+	o.NoDevices = true
+	s.try(o, s.best.Script)
+	for o = s.best.Options; o.Guests > 1; o = s.best.Options {
+		o.Guests--
+		if !s.try(o, s.best.Script) {
+			break
 		}
-		o := best.Options
-		o.Script, o.Trace = script, nil
-		r, err := Run(o)
-		if err != nil || len(r.Findings) == 0 || r.Findings[0].Invariant != failed.Findings[0].Invariant {
-			return false
-		}
-		best = r
-		return true
 	}
-	try(slices.Clone(failed.Script))
-	for size := max(len(best.Script)/2, 1); size > 0 && tries > 0; {
+	for size := max(len(s.best.Script)/2, 1); size > 0 && s.tries > 0; {
 		shorter := false
-		for from := 0; from < len(best.Script) && tries > 0; {
-			rest := slices.Concat(best.Script[:from], best.Script[min(from+size, len(best.Script)):])
-			if before := len(best.Script); try(rest) && len(best.Script) < before {
+		for from := 0; from < len(s.best.Script) && s.tries > 0; {
+			rest := slices.Concat(s.best.Script[:from], s.best.Script[min(from+size, len(s.best.Script)):])
+			if before := len(s.best.Script); s.try(s.best.Options, rest) && len(s.best.Script) < before {
 				shorter = true
 			} else {
 				from += size
@@ -185,6 +187,27 @@ func Shrink(failed Result, tries int) Result {
 			size /= 2
 		}
 	}
-	best.Options.Script = nil
-	return best
+	s.best.Options.Script = nil
+	return s.best
+}
+
+// shrinking is a run that is being shortened.
+type shrinking struct {
+	best  Result
+	want  Invariant
+	tries int
+}
+
+// try keeps a run if it fails as the first one did.
+func (s *shrinking) try(o Options, script []Step) bool {
+	if s.tries--; s.tries < 0 {
+		return false
+	}
+	o.Script, o.Trace = script, nil
+	r, err := Run(o)
+	if err != nil || len(r.Findings) == 0 || r.Findings[0].Invariant != s.want {
+		return false
+	}
+	s.best = r
+	return true
 }
