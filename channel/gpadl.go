@@ -106,12 +106,15 @@ func (g *GPADL) State() GPADLState { return g.state }
 
 // A GPADLError reports a GPADL message the host refuses.
 type GPADLError struct {
-	Channel vmbus.ChannelID
+	Channel vmbus.ChannelID // 0 if the message names none: a GPADLBody
 	GPADL   vmbus.GPADLID
 	Reason  string
 }
 
 func (e *GPADLError) Error() string {
+	if e.Channel == 0 {
+		return fmt.Sprintf("channel: GPADL %#x: %s", uint32(e.GPADL), e.Reason)
+	}
 	return fmt.Sprintf("channel: GPADL %#x of channel %d: %s", uint32(e.GPADL), e.Channel, e.Reason)
 }
 

@@ -2,9 +2,11 @@ package channel
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	_ "github.com/hvlab/hvlab/internal/fixedseed" // the same draws in every run
@@ -201,4 +203,123 @@ func TestSplitRings(t *testing.T) {
 		_, _, err := SplitRings(c.ranges, c.offset)
 		require.ErrorIs(t, err, vmbus.ErrProtocol, name)
 	}
+}
+
+// faults.md 5: page lists take at most 64 MiB of the host, parsed ranges included;
+// the GPADL that would take more is refused, and leaves room for others.
+func TestPageListLimit(t *testing.T) {
+	var table GPADLTable
+	onePage := AppendRanges(nil, Range{ByteCount: 1, PFNs: []uint64{1}})
+	var words []uint64
+	for range MaxRangeBufferBytes / 16 {
+		words = append(words, onePage...)
+	}
+	h := vmbus.GPADLHeader{Channel: 1, RangeBufLen: uint16(8 * len(words)), RangeCount: uint16(len(words) / 2)}
+	each := len(words) + len(words)/2*rangeWords
+	for range MaxGPADLWords / each {
+		h.GPADL++
+		_, err := table.Begin(h, words)
+		require.NoError(t, err)
+	}
+	h.GPADL++
+	g, err := table.Begin(h, words)
+	require.ErrorIs(t, err, vmbus.ErrProtocol)
+	require.ErrorContains(t, err, "take too much memory")
+	require.Nil(t, table.Lookup(1, h.GPADL), "%v is gone", g)
+	_, err = table.Begin(vmbus.GPADLHeader{Channel: 1, GPADL: h.GPADL, RangeBufLen: 16, RangeCount: 1}, onePage)
+	require.NoError(t, err, "a small one still fits")
+
+	for left := MaxGPADLWords - table.words; left > 0; left = MaxGPADLWords - table.words { // incomplete: words that nobody has parsed
+		h.GPADL++
+		n := min(left, MaxRangeBufferBytes/8-1)
+		_, err = table.Begin(vmbus.GPADLHeader{Channel: 2, GPADL: h.GPADL, RangeBufLen: uint16(8 * (n + 1)), RangeCount: 1}, make([]uint64, n))
+		require.NoError(t, err)
+	}
+	_, err = table.Continue(vmbus.GPADLBody{GPADL: h.GPADL}, []uint64{1})
+	require.ErrorContains(t, err, "take too much memory", "not one word more")
+}
+
+// The table answers by channel in the order of ids, and for all channels at once.
+func TestGPADLLookups(t *testing.T) {
+	var table GPADLTable
+	require.Empty(t, table.OfChannel(1))
+	require.False(t, table.InUse(5))
+	var all []*GPADL
+	for _, id := range []vmbus.GPADLID{5, 3, 4} {
+		g, err := table.Begin(header(1, id), nil)
+		require.NoError(t, err)
+		require.Equal(t, InProgress, g.State())
+		all = append(all, g)
+	}
+	require.Equal(t, []*GPADL{all[1], all[2], all[0]}, table.OfChannel(1))
+	require.True(t, table.InUse(5))
+	require.ErrorIs(t, table.Move(all[0], DeviceAccepts), vmbus.ErrState, "no device was asked")
+	require.Equal(t, InProgress, all[0].State(), "an illegal event changes nothing")
+}
+
+// vmbus-control.md 4.1: what makes a creation fail, each with the place and the
+// reason; words beyond the last range are ignored.
+func TestParseRangesRefusals(t *testing.T) {
+	for _, c := range []struct {
+		words  []uint64
+		count  int
+		reason string
+	}{
+		{nil, 0, "range 0 at word 0: there are no ranges"},
+		{[]uint64{4096, 1}, 2, "range 1 at word 2: the buffer ends, 2 ranges were promised"},
+		{[]uint64{8192, 1}, 1, "range 0 at word 0: needs 2 page numbers, 1 words are left"},
+		{[]uint64{4096, 1, 0, 2}, 2, "range 1 at word 2: byte count is 0"},
+		{[]uint64{0x1000<<32 | 1, 1}, 1, "range 0 at word 0: byte offset 0x1000 is above 0xfff"},
+		{[]uint64{1<<32 - 1, 1}, 1, "range 0 at word 0: 0xffffffff bytes at offset 0x0 overflow 32 bits"},
+	} {
+		_, err := ParseRanges(c.words, c.count)
+		require.EqualError(t, err, "channel: GPADL "+c.reason)
+		require.ErrorIs(t, err, vmbus.ErrProtocol)
+	}
+	ranges, err := ParseRanges([]uint64{4096, 1, 99}, 1)
+	require.NoError(t, err)
+	require.Equal(t, []Range{{ByteCount: 4096, PFNs: []uint64{1}}}, ranges)
+}
+
+// A body names no channel, so neither does the error about one that nobody waits
+// for; any other error names it.
+func TestGPADLErrorText(t *testing.T) {
+	var table GPADLTable
+	_, err := table.Continue(vmbus.GPADLBody{GPADL: 6}, nil)
+	require.EqualError(t, err, "channel: GPADL 0x6: a body arrived for an id that is not in progress")
+	_, err = table.Begin(header(3, 6), nil)
+	require.NoError(t, err)
+	_, err = table.Begin(header(3, 6), nil)
+	require.EqualError(t, err, "channel: GPADL 0x6 of channel 3: the id is in use on this channel")
+	_, err = Announce(1, 2, Range{ByteCount: 4096, PFNs: pages(1, MaxGPADLPages+1)})
+	require.EqualError(t, err, "channel: a GPADL of 65536 range buffer bytes does not fit, the limit is 65535")
+}
+
+// Every state and event of the tables has a name of its own, which traces and
+// diagrams print.
+func TestTableNames(t *testing.T) {
+	names := func(table string, list ...string) {
+		seen := map[string]bool{}
+		for _, n := range list {
+			require.NotEmpty(t, n, table)
+			require.False(t, seen[n], "%s: %s", table, n)
+			seen[n] = true
+		}
+	}
+	names("open states", text(OpenTransitions.States)...)
+	names("open events", text(OpenTransitions.Events)...)
+	names("GPADL states", text(GPADLTransitions.States)...)
+	names("GPADL events", text(GPADLTransitions.Events)...)
+	names("guest states", text(GuestTransitions.States)...)
+	names("guest events", text(GuestTransitions.Events)...)
+	for _, s := range OpenTransitions.States {
+		require.Equal(t, strings.HasSuffix(s.String(), "Reserved"), s.Reserved(), "%v", s)
+	}
+}
+
+func text[T fmt.Stringer](list []T) (names []string) {
+	for _, s := range list {
+		names = append(names, s.String())
+	}
+	return names
 }

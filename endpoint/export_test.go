@@ -61,3 +61,34 @@ func (h *Host) Check() error {
 	}
 	return nil
 }
+
+// A HostSnapshot is what a saved host says, and a GuestSnapshot a saved guest.
+type (
+	HostSnapshot     = hostSnapshot
+	GuestSnapshot    = guestSnapshot
+	SavedOutgoing    = savedOutgoing
+	SavedPosting     = savedPosting
+	SavedLater       = savedLater
+	SavedSocket      = savedSocket
+	SavedHostChannel = savedHostChannel
+)
+
+// EditHost changes what a saved host says; the digest is right again.
+func EditHost(b []byte, edit func(*HostSnapshot)) ([]byte, error) {
+	var s hostSnapshot
+	if err := unseal(savedHost, b, &s); err != nil {
+		return nil, err
+	}
+	edit(&s)
+	return seal(savedHost, &s)
+}
+
+// EditGuest is EditHost for a guest.
+func EditGuest(b []byte, edit func(*GuestSnapshot)) ([]byte, error) {
+	var s guestSnapshot
+	if err := unseal(savedGuest, b, &s); err != nil {
+		return nil, err
+	}
+	edit(&s)
+	return seal(savedGuest, &s)
+}

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/hvlab/hvlab/offers"
@@ -83,6 +84,36 @@ func TestOutboxLimitHotAdd(t *testing.T) {
 	}
 	require.Equal(t, MaxOutgoingMessages, offered)
 	require.Equal(t, offered, rescinded, "I-RESCIND-ONCE")
+}
+
+// A host that is saved in the middle of a burst goes on with it: what waits for room
+// is saved, too (HC-03, HC-05).
+func TestOutboxLimitSaved(t *testing.T) {
+	all := func(h *Host, restore bool) (sent []string) {
+		for m, ok := h.NextMessage(); ok; m, ok = h.NextMessage() {
+			sent = append(sent, fmt.Sprint(m.Message.Type(), m.Payload()))
+			h.MessageSent()
+			if len(sent)%100 == 50 && restore {
+				b, err := h.Save()
+				require.NoError(t, err)
+				h, err = RestoreHost(h.opts, b)
+				require.NoError(t, err)
+			}
+		}
+		return sent
+	}
+	begin := func() *Host {
+		h := connected(t, 300)
+		for a, ok := h.Next(); ok; a, ok = h.Next() {
+			require.NotNil(t, a) // the driver has done it: only then may a core be saved
+		}
+		require.NoError(t, h.Receive(MessagePort, vmbus.Append(nil, &vmbus.RequestOffers{})))
+		require.NoError(t, h.Revoke(1)) // the guest is to hear of it, after the other offers
+		return h
+	}
+	want := all(begin(), false)
+	require.Len(t, want, 300+1+1, "every offer, AllOffersDelivered and the rescind")
+	require.Equal(t, want, all(begin(), true))
 }
 
 // 2047 offers, and not one more.
