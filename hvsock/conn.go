@@ -83,11 +83,9 @@ type link struct {
 // vmbus.ErrProtocol) if the peer broke the rings. The end of the peer's stream
 // is a bare io.EOF.
 //
-// A Conn has neither ReadFrom nor WriteTo. Handing out ring memory would save
-// io.Copy one of its copies, but its Reader or Writer would work on memory that the
-// peer may change meanwhile, other Reads or Writes would have to wait for as long as
-// it blocks, and the pages could not go back when the channel does. Without that,
-// they would do what io.Copy does.
+// ReadFrom and WriteTo, which io.Copy looks for, copy through a buffer that the
+// Conn holds only while bytes move, or from ring to ring between two Conns. Ring
+// memory is lent to nobody else.
 type Conn struct {
 	local, remote Addr
 	link          link
