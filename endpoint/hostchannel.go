@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"github.com/hvlab/hvlab/channel"
-	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -24,7 +23,7 @@ func (h *Host) openChannel(m vmbus.OpenChannel2) error {
 	if err != nil {
 		return err
 	}
-	if !c.entry.Visible() || putback.On(putback.HC08) && c.open == channel.Closing {
+	if !c.entry.Visible() {
 		if h.opts.Dialect.AnswerRescindedOpens {
 			h.send(&vmbus.OpenResult{Channel: m.Channel, OpenID: m.OpenID, Status: h.opts.Dialect.openFailure()})
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hvlab/hvlab/channel"
+	"github.com/hvlab/hvlab/internal/putback"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/vmbus"
 )
@@ -69,7 +70,9 @@ func (h *Host) Established() []Action {
 // ask hands a to the device of c, now or when it starts again.
 func (h *Host) ask(c *hostChannel, a Action) {
 	if c != nil && c.stopped {
-		c.held = append(c.held, a)
+		if !putback.On(putback.HC08) {
+			c.held = append(c.held, a)
+		}
 		return
 	}
 	h.emit(a)

@@ -36,7 +36,7 @@ const (
 	HC05 // a message that finds the slot busy counts as sent
 	HC06 // a device is asked again to let go of a GPADL it is already letting go of
 	HC07 // a guest whose post was refused does not read either
-	HC08 // what arrives while the device still closes is dropped instead of held
+	HC08 // what a guest asks while the device is stopped is dropped instead of held
 	HC09 // a key that was rescinded but not released is offered again at once, under a new id
 	HC10 // an offer that is not found is taken for impossible
 	HC11 // an observer needs a version while channels are open

@@ -81,7 +81,7 @@ var rows = []row{
 	in(putback.HC05, "endpoint/live"),
 	in(putback.HC06, "endpoint").like("a device is not stopped and started; it is asked again when its guest goes away"),
 	in(putback.HC07, "endpoint/live"),
-	in(putback.HC08, "endpoint").like("a device is not stopped; it answers late, and what waits for it is one ModifyChannel and one open"),
+	in(putback.HC08, "endpoint"),
 	in(putback.HC09, "endpoint"),
 	in(putback.HC10, "endpoint"),
 	in(putback.HC11, "endpoint"),
