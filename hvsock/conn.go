@@ -83,9 +83,8 @@ type link struct {
 // vmbus.ErrProtocol) if the peer broke the rings. The end of the peer's stream
 // is a bare io.EOF.
 //
-// ReadFrom and WriteTo, which io.Copy looks for, copy through a buffer that the
-// Conn holds only while bytes move, or from ring to ring between two Conns. Ring
-// memory is lent to nobody else.
+// ReadFrom and WriteTo, which io.Copy looks for, copy from ring to ring between two
+// Conns, else through a buffer that all Conns share. Ring memory is lent to nobody.
 type Conn struct {
 	local, remote Addr
 	link          link

@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"net"
@@ -40,8 +41,15 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBufferBytes]byte) 
 // would take what the other does not read. Bytes go to a Reader or another
 // WriteTo of the same Conn if those come first.
 func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
-	if to, ok := w.(*Conn); ok && c.link.options.buffer == nil {
-		return c.writeToConn(to)
+	switch w := w.(type) {
+	case *Conn:
+		if c.link.options.buffer == nil {
+			return c.writeToConn(w)
+		}
+	case *bytes.Buffer: // these two read into what they have
+		return w.ReadFrom(onlyReader{c})
+	case *bufio.Writer:
+		return w.ReadFrom(onlyReader{c})
 	}
 	for {
 		c.awaitReadable()
@@ -190,6 +198,9 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 // An onlyWriter hides that a Conn has more methods, so that nobody calls ReadFrom
 // from within it.
 type onlyWriter struct{ io.Writer }
+
+// An onlyReader is its counterpart.
+type onlyReader struct{ io.Reader }
 
 // writeBuffers writes what is in v and consumes it.
 func (c *Conn) writeBuffers(v *net.Buffers) (n int64, err error) {

@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -65,6 +66,12 @@ func TestCopyWays(t *testing.T) {
 			return io.Copy(w, p.b)
 		},
 	}
+	flush := func() error { return nil }
+	sinks := map[int]func(*bytes.Buffer) (io.Writer, func() error){ // by ring size, to have each once
+		2:  func(b *bytes.Buffer) (io.Writer, func() error) { return struct{ io.Writer }{b}, flush },
+		5:  func(b *bytes.Buffer) (io.Writer, func() error) { return b, flush },
+		33: func(b *bytes.Buffer) (io.Writer, func() error) { w := bufio.NewWriter(b); return w, w.Flush },
+	}
 	for name, send := range send {
 		for _, ringPages := range []int{2, 5, 33} {
 			t.Run(fmt.Sprintf("%s, %d pages", name, ringPages), func(t *testing.T) {
@@ -78,8 +85,10 @@ func TestCopyWays(t *testing.T) {
 					_ = p.a.CloseWrite()
 				}()
 				var got bytes.Buffer
-				n, err := io.Copy(&got, p.b)
+				sink, flush := sinks[ringPages](&got)
+				n, err := io.Copy(sink, p.b)
 				require.NoError(t, err, "io.EOF is not an error of WriteTo")
+				require.NoError(t, flush())
 				require.EqualValues(t, len(want), n)
 				require.True(t, bytes.Equal(want, got.Bytes()))
 				require.EqualValues(t, len(want), p.a.Stats().Out.Bytes)
@@ -110,7 +119,7 @@ func TestWriteToEnds(t *testing.T) {
 				done := make(chan error)
 				var got bytes.Buffer
 				go func() {
-					_, err := p.b.WriteTo(&got)
+					_, err := p.b.WriteTo(struct{ io.Writer }{&got})
 					done <- err
 				}()
 				synctest.Wait() // it waits for more
