@@ -148,6 +148,12 @@ func (g *Guest) PostFailed(err error) {
 		return
 	}
 	g.unasked(m)
+	if m.Message.Type() == vmbus.TypeResume { // the host stays paused and would drop what waited for it
+		for _, p := range g.out.all() {
+			g.unasked(p)
+		}
+		g.out.clear()
+	}
 	g.end(fmt.Errorf("endpoint: posting %v: %w", m.Message.Type(), err))
 }
 
@@ -416,10 +422,13 @@ func (g *Guest) end(err error) {
 	if g.Unload() == nil {
 		return
 	}
+	told := g.state == GuestUnloading // every driver, when the unload began
 	if g.move(LinkFails) != nil {
 		return
 	}
-	g.endChannels()
+	if !told {
+		g.endChannels()
+	}
 	g.forgetAll(false)
 	g.disconnected(false)
 }

@@ -39,6 +39,8 @@ type simVerb struct {
 
 	Inject    bool   `help:"Repeat each seed with a rescind, reset, unload, crash, save and failed allocation before each of its steps in turn."`
 	Scenarios string `placeholder:"DIR|FILE" help:"With -inject: scenario files take the place of seeds."`
+	Pairs     bool   `help:"With -scenarios: two faults in each run, one soon after the other."`
+	Cells     bool   `help:"Run the seeds in every way, and the scenarios with -inject: print who visits which cell of the transition tables."`
 
 	Replay  string `placeholder:"SEED|FILE" help:"Run one seed, or a scenario."`
 	Verbose bool   `short:"v" help:"With -replay: print every step and what came of it."`
@@ -82,6 +84,8 @@ func (v *simVerb) Run(ctx context.Context, o output) error {
 		return fmt.Errorf("%s: files are for -merge; a scenario is replayed with -replay FILE", v.Files[0])
 	case v.Replay != "":
 		return v.replay(opts, o)
+	case v.Cells:
+		return v.cells(ctx, opts, o)
 	case v.Scenarios != "":
 		return v.scenarios(ctx, o)
 	case v.Verbose || v.Step:
@@ -114,13 +118,9 @@ func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error
 	if err != nil {
 		return err
 	}
-	jobs := v.Jobs
-	if jobs == 0 {
-		jobs = runtime.GOMAXPROCS(0)
-	}
 	progress := v.progress(o)
 	opts := campaign.Options{
-		First: first, Last: last, Shard: shard, World: w, Jobs: jobs, Folder: v.Out, ShrinkTries: shrinkTries, Progress: progress,
+		First: first, Last: last, Shard: shard, World: w, Jobs: v.jobs(), Folder: v.Out, ShrinkTries: shrinkTries, Progress: progress,
 	}
 	if v.Inject {
 		return v.inject(ctx, opts, o)
@@ -152,11 +152,46 @@ func (v *simVerb) scenarios(ctx context.Context, o output) error {
 	if !v.Inject || v.JSON {
 		return errors.New("-scenarios goes with -inject: hvlab sim -inject -scenarios testdata/scenario")
 	}
-	table, err := campaign.InjectScenarios(ctx, campaign.Options{Folder: v.Out, ShrinkTries: shrinkTries}, v.Scenarios, 1)
+	opts := campaign.Options{Folder: v.Out, ShrinkTries: shrinkTries, Jobs: v.jobs()}
+	if v.Pairs {
+		pairs, err := campaign.InjectPairs(ctx, opts, v.Scenarios)
+		if pairs != nil && !pairs.Write(o.out) {
+			return errFindings
+		}
+		return err
+	}
+	table, err := campaign.InjectScenarios(ctx, opts, v.Scenarios, 1)
 	if !campaign.WriteScenarios(o.out, table) {
 		return errFindings
 	}
 	return err
+}
+
+// cells prints who visits which cell of the transition tables.
+func (v *simVerb) cells(ctx context.Context, w world.Options, o output) error {
+	first, last, err := campaign.ParseSeeds(v.Seeds)
+	switch {
+	case err != nil:
+		return err
+	case v.Scenarios == "" || v.Inject || v.Legal || v.Hostile || v.JSON:
+		return errors.New("-cells runs seeds in every way; say only: hvlab sim -cells -seeds 1-2000 -scenarios testdata/scenario")
+	}
+	opts := campaign.Options{
+		First: first, Last: last, Shard: campaign.Shard{Count: 1}, World: w, Jobs: v.jobs(), Folder: v.Out, ShrinkTries: shrinkTries,
+	}
+	c, err := campaign.Cover(ctx, opts, v.Scenarios)
+	if err == nil && !c.Write(o.out) {
+		return errFindings
+	}
+	return err
+}
+
+// jobs is how many runs there are at once.
+func (v *simVerb) jobs() int {
+	if v.Jobs == 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return v.Jobs
 }
 
 func (v *simVerb) shard() (campaign.Shard, error) {

@@ -95,7 +95,7 @@ func (m *hostModel) revoke(id endpoint.OfferID) {
 		if w := m.wire[r]; w != nil {
 			w.revoked = true
 		}
-		if !connected(m.state) { // a reserved channel of nobody's connection
+		if !connected(m.event.Host) { // a reserved channel of nobody's connection
 			delete(m.ids, r)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hvlab/hvlab/endpoint"
@@ -22,27 +23,34 @@ const (
 	Crash   Fault = "crash"   // the guest is gone, nobody is told, another one boots
 	Save    Fault = "save"    // both cores are saved and restored: the trace stays the same
 	Memory  Fault = "memory"  // the host has no memory for the next thing it is asked for
+	Refuse  Fault = "refuse"  // the hypervisor refuses the guest's next message for good
 )
 
 // Faults lists them.
-func Faults() []Fault { return []Fault{Rescind, Reset, Unload, Crash, Save, Memory} }
+func Faults() []Fault { return []Fault{Rescind, Reset, Unload, Crash, Save, Memory, Refuse} }
 
 // An Injected is a scenario that ran with one fault.
 type Injected struct {
 	Points int    // before so many steps a fault could be put
-	Done   bool   // the fault was possible where it was put
+	Done   bool   // every fault was possible where it was put
 	Trace  string // of the whole run
 	// Err is the promise that was broken, an *invariant.Violation; nil if none.
 	Err error
 }
 
-// Inject runs the scenario with fault before its at-th step, counted from 0: a
-// directive, or a step of World.Step. The directives after it are carried out as
-// far as they still mean something. At the end everything comes to rest, the guest
-// connects, unloads, and the machine is reset: then nothing may be left. With at
-// negative nothing is injected. The error is a *Mistake of the file.
-func (f *File) Inject(fault Fault, at int) (r Injected, err error) {
-	i := &injector{fault: fault, at: at, result: &r}
+// A Put is a fault before the step Before, counted from 0: a directive, or a step of
+// World.Step.
+type Put struct {
+	Fault  Fault
+	Before int
+}
+
+// Inject runs the scenario with faults in it. The directives after the first one are
+// carried out as far as they still mean something. At the end everything comes to
+// rest, the guest connects, unloads, and the machine is reset: then nothing may be
+// left. The error is a *Mistake of the file.
+func (f *File) Inject(puts ...Put) (r Injected, err error) {
+	i := &injector{puts: puts, result: &r}
 	defer func() {
 		if p := recover(); p != nil {
 			r.Err = violation("I-NO-PANIC", "panic: %v", p)
@@ -67,13 +75,14 @@ func (f *File) Inject(fault Fault, at int) (r Injected, err error) {
 	return r, nil
 }
 
-// An injector puts one fault into a run.
+// An injector puts faults into a run.
 type injector struct {
-	fault  Fault
-	at     int
+	puts   []Put
+	done   int // of them
 	result *Injected
-	world  *World // where the fault was
+	world  *World // where the last fault was
 	boots  bool   // a new guest connects as soon as the host is quiet
+	ending bool   // the scenario is over
 }
 
 func violation(rule, format string, args ...any) error {
@@ -88,21 +97,34 @@ func (i *injector) judge(w *World, b Block, trace string, err error) (stop bool,
 	case r.Err != nil: // a fault of the injection itself
 	case errors.As(err, &broken):
 		r.Err = err
-	case err != nil && !r.Done:
+	case err != nil && i.world == nil:
 		return true, err
 	case err != nil: // what it needs is gone; or the world does not rest
 		i.rest(w)
-	case i.fault == Save && r.Done && trace != b.Expected:
+	case i.onlySaved() && trace != b.Expected:
 		r.Err = violation("I-SAVE-ID", "after %q the restored cores did something else:\n%s", b.Directive, trace)
 	}
 	return r.Err != nil, nil
 }
 
+// onlySaved reports whether the run must be what the file expects: its cores were
+// restored, and nothing else was done to them.
+func (i *injector) onlySaved() bool {
+	return i.world != nil && !slices.ContainsFunc(i.puts, func(p Put) bool { return p.Fault != Save })
+}
+
+// happened notes that a fault was done.
+func (i *injector) happened(w *World) {
+	i.world = w
+	i.done++
+	i.result.Done = i.done == len(i.puts)
+}
+
 // before is called before each step.
 func (i *injector) before(w *World) {
-	if i.result.Points == i.at {
-		if i.result.Done = i.inject(w); i.result.Done {
-			i.world = w
+	for _, p := range i.puts {
+		if i.result.Points == p.Before && !i.ending && i.inject(w, p.Fault) {
+			i.happened(w)
 		}
 	}
 	i.result.Points++
@@ -118,9 +140,9 @@ func (w *World) quiet() bool {
 	return !says && len(w.toHost)+len(w.toGuest)+len(w.asked) == 0 && !w.Host.ActionPending()
 }
 
-// inject does the fault, if that is possible.
-func (i *injector) inject(w *World) bool {
-	switch i.fault {
+// inject does a fault, if that is possible.
+func (i *injector) inject(w *World, f Fault) bool {
+	switch f {
 	case Rescind:
 		return i.rescind(w)
 	case Unload:
@@ -143,9 +165,21 @@ func (i *injector) inject(w *World) bool {
 	case Save:
 		return i.save(w)
 	case Memory:
-		w.starved = func() { i.result.Done, i.world = true, w }
+		w.starved = func() { i.happened(w) } // if there is such a request
+	case Refuse:
+		return i.refuse(w)
 	}
-	return false // the host's next request says whether it happens
+	return false
+}
+
+// refuse makes the hypervisor refuse the message that the guest is about to post.
+func (i *injector) refuse(w *World) bool {
+	if _, ok := w.Guest.NextMessage(); !ok {
+		return false
+	}
+	w.log("the hypervisor refuses the post for good")
+	w.Guest.PostFailed(errRefusedPost)
+	return true
 }
 
 func (i *injector) rescind(w *World) bool {
@@ -223,14 +257,16 @@ func (i *injector) end(w *World) {
 	if i.world != w || i.result.Err != nil {
 		return
 	}
+	i.ending = true
+	defer func() { i.ending = false }()
 	w.trace.Reset()
 	w.Manual, w.Busy, w.Trusted, w.starved = false, false, true, nil
 	for _, o := range w.Host.Published() {
 		_ = w.Host.StartDevice(o.ID) // most are not stopped
 	}
 	i.rest(w)
-	if !w.Raw && !w.Mute && w.Host.State() == endpoint.HostDisconnected {
-		if w.Guest.State() != endpoint.GuestDisconnected { // a scenario may reset the machine and keep the guest
+	if gone := w.Guest.State() == endpoint.GuestDisconnected; !w.Raw && !w.Mute && (gone || w.Host.State() == endpoint.HostDisconnected) {
+		if !gone { // a scenario may reset the machine and keep the guest
 			i.reboot(w)
 		}
 		_ = w.Guest.Connect() // it is disconnected

@@ -272,6 +272,11 @@ func (a *apps) accept(l listener, at side, m *machine) {
 		return
 	}
 	remote := c.RemoteAddr().(hvsock.Addr)
+	for _, m := range w.machines {
+		if m.id == remote.VMID { // now it is known whose step this is
+			w.clock.guest = m.number
+		}
+	}
 	p := a.byEP[remote.ServiceID]
 	if p == nil || p.ends[server] != nil || p.byGuest != (at == hostSide) || m != nil && p.m != m ||
 		at == hostSide && remote.VMID != p.m.id {

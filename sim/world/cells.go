@@ -1,7 +1,9 @@
 package world
 
 import (
+	_ "embed" // unvisited.txt
 	"strings"
+	"sync"
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/endpoint"
@@ -36,53 +38,30 @@ func Cells() (all []fsm.Cell) {
 	return all
 }
 
-// WhyUnvisited says why no world visits cell c, and what does; "" if one should.
-func WhyUnvisited(c fsm.Cell) string {
-	at := func(list ...string) bool {
-		for _, name := range list {
-			if strings.HasPrefix(c.State, name) || c.Event == name {
-				return true
-			}
-		}
-		return false
-	}
-	switch c.Table {
-	case endpoint.HostTransitions.Name:
-		if at("Connecting", "Disconnecting") {
-			return atOnce
-		}
-	case endpoint.GuestTransitions.Name:
-		if c.Event == "LinkFails" {
-			return "a hypervisor that refuses for good: endpoint, TestGuestStates"
-		}
-	case channel.OpenTransitions.Name:
-		switch {
-		case at("OpeningReserved", "OpenReserved", "ClosingReserved", "GuestReserves"):
-			return reserved
-		case at("Opening", "Closing"):
-			return atOnce
-		}
-	case channel.GuestTransitions.Name:
-		if at("Unreserving", "Unreserves") {
-			return reserved
-		}
-	case channel.GPADLTransitions.Name:
-		if at("Offered", "TearingDown") {
-			return atOnce
-		}
-	case "host socket":
-		if c.Event == "CutsOff" {
-			return "profiles of other systems: hvsock, TestProfiles"
-		}
-	case "guest socket":
-		if c.Event == "OpenIgnored" {
-			return "profiles of other systems: hvsock, TestProfiles"
-		}
-	}
-	return ""
+// CellName names a cell: "host channel: GuestOpens in Closed".
+func CellName(c fsm.Cell) string { return c.Table + ": " + c.Event + " in " + c.State }
+
+// WhyUnvisited says why no run visits a cell, and what does; false if one should.
+// The list is unvisited.txt.
+func WhyUnvisited(cell string) (why string, listed bool) {
+	why, listed = unvisited()[cell]
+	return why, listed
 }
 
-const (
-	reserved = "no driver opens reserved channels: endpoint, scenarios and random worlds"
-	atOnce   = "the running driver's devices answer at once: endpoint, random worlds"
-)
+//go:embed unvisited.txt
+var unvisitedText string
+
+// unvisited is unvisited.txt by cell: a line that begins with "=" is the reason of
+// the cells below it.
+var unvisited = sync.OnceValue(func() map[string]string {
+	list, why := map[string]string{}, ""
+	for line := range strings.Lines(unvisitedText) {
+		line = strings.TrimSpace(line)
+		if reason, ok := strings.CutPrefix(line, "="); ok {
+			why = strings.TrimSpace(reason)
+		} else if line != "" && !strings.HasPrefix(line, "#") {
+			list[line] = why
+		}
+	}
+	return list
+})

@@ -143,7 +143,7 @@ func (w *World) checkNothingLeft() {
 	w.hit(NoLeak)
 	w.hit(LiveReset)
 	if w.o.Hostile && len(w.machines) > 1 {
-		w.hit(Isolation) // the others have kept every promise
+		w.hit(Isolation) // the others have kept every promise; see Isolated
 	}
 }
 

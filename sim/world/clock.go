@@ -15,6 +15,7 @@ var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 type clock struct {
 	now   time.Duration // since epoch
 	armed []*timer      // by time, then by the order in which they were armed
+	guest uint8         // whose step is being done, 0 if nobody's alone
 }
 
 // An owner is the end that made a timer: what it does when it fires is that end's
@@ -28,6 +29,7 @@ type owner struct {
 // A timer implements live.Timer.
 type timer struct {
 	owner *owner
+	guest uint8 // whose step has made it
 	at    time.Duration
 	f     func()
 	armed bool
@@ -38,7 +40,7 @@ func (o *owner) Now() time.Time { return epoch.Add(o.clock.now) }
 
 // AfterFunc is part of live.Clock.
 func (o *owner) AfterFunc(d time.Duration, f func()) live.Timer {
-	t := &timer{owner: o, f: f}
+	t := &timer{owner: o, f: f, guest: o.clock.guest}
 	o.clock.arm(t, d)
 	return t
 }
@@ -119,4 +121,27 @@ func (c *clock) take(n uint64) *timer {
 	t := due[n-1]
 	c.disarm(t)
 	return t
+}
+
+// peek is the n-th timer that is due, counted from 1; nil if there is none.
+func (c *clock) peek(n uint64) *timer {
+	due := c.due()
+	if n < 1 || n > uint64(len(due)) {
+		return nil
+	}
+	return due[n-1]
+}
+
+// ordinal is the place of the n-th timer that is due among those of its guest.
+func (c *clock) ordinal(n uint64) (place uint64) {
+	t := c.peek(n)
+	for _, o := range c.due() {
+		if t != nil && o.guest == t.guest {
+			place++
+		}
+		if o == t {
+			break
+		}
+	}
+	return place
 }

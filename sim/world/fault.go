@@ -71,7 +71,7 @@ func (m *machine) hostSteps() live.Steps {
 // begins anew without a reset cannot tell an answer to its contact from one to its
 // predecessor's: a kernel that starts another lets the host finish first.
 func (m *machine) quiet() bool {
-	return m.connected && m.host.Steps() == 0 && len(m.view.toHost) == 0 && len(m.view.toGuest) == 0
+	return m.host.Steps() == 0 && len(m.view.toHost) == 0 && len(m.view.toGuest) == 0
 }
 
 // rarely is true at one step in 32: what ends many things at once would else
@@ -188,6 +188,10 @@ func (m *machine) enableLife() {
 		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
 	case m.pause == paused:
 		w.add(Step{Kind: App, Op: opResume, Guest: m.number}, lowWeight)
+	case m.connects && !m.closing && !w.resting && w.o.Legal:
+		if w.rarely() {
+			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
+		}
 	case !m.connected || m.closing || w.resting || !w.o.Legal:
 	default:
 		if w.rarely() {

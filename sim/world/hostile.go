@@ -61,6 +61,9 @@ func (w *World) doHostile(s Step) {
 		return
 	}
 	w.actor = w.attacker()
+	if w.leak {
+		w.machines[1].host.Rescind(1)
+	}
 	r := rand.New(rand.NewPCG(s.Arg, 0x686F7374696C65))
 	switch s.Op {
 	case hostilePost:

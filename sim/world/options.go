@@ -33,6 +33,7 @@ type Options struct {
 	Hostile   bool // guest 1 and its host end break the rules: safe, bounded, isolated
 	// NoDevices leaves the sockets alone: Shrink leaves out what a finding does not need.
 	NoDevices bool
+	roomy     bool // listeners have room for everybody
 	Checks    Level
 	// Script is the first phase, instead of choices: its steps are done in order,
 	// those left out that are not possible when their turn comes.

@@ -28,6 +28,9 @@ func (w *World) rest() {
 	}
 	w.note("--- everything ends")
 	w.ending = true
+	if w.record != nil {
+		w.record.phase = allEnds
+	}
 	w.apps.closeListeners()
 	for _, m := range w.machines {
 		m.end()

@@ -68,7 +68,7 @@ func runRestored(t *testing.T, o Options, at int) (trace string, open int, ok bo
 	}
 	for i, s := range o.Script {
 		if i == at {
-			if !m.quiet() || m.guestSteps() != 0 || len(w.clock.armed) > 0 {
+			if !m.quiet() || !m.connected || m.guestSteps() != 0 || len(w.clock.armed) > 0 {
 				return "", 0, false
 			}
 			for _, d := range m.devices {

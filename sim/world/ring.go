@@ -196,8 +196,8 @@ func (w *World) checkFreed(m *machine, c *channelView, r *ring, was ringWords) {
 // checkSignal compares the doorbells of this step with what the rules want: data
 // in an empty ring and space for a waiting writer ring the same one.
 func (w *World) checkSignal(m *machine, c *channelView) {
-	if w.current.Kind != App || m.version < oldestDoorbells {
-		return // a step of the bus may do both, and more
+	if w.current.Kind != App || w.current.Op == opSave || m.version < oldestDoorbells {
+		return // a step of the bus may do both, and more; a save does all there is to do
 	}
 	if c.offer.MonitorAllocated != 0 && w.actor == guestSide {
 		return // it is a bit in a page

@@ -35,6 +35,8 @@ type World struct {
 	ending           bool          // and nothing begins any more
 	result           Result
 	hash             uint64
+	record           *recorder // of one guest's steps, or nil
+	leak             bool      // the attacker reaches the second guest: tests the tests
 }
 
 // A rung is a doorbell rung during the current step.
@@ -60,7 +62,9 @@ func New(o Options) (*World, error) {
 		}
 	}
 	w.result = Result{Options: o}
-	w.backlog = []int{1, 2, 128}[w.setup.Draw(3)]
+	if w.backlog = []int{1, 2, 128}[w.setup.Draw(3)]; o.roomy {
+		w.backlog = 128
+	}
 	w.hostOwner = &owner{clock: &w.clock, side: hostSide}
 	w.stack = hvsock.NewHostStack(hvsock.HostOptions{Backlog: w.backlog, Seed: o.Seed + 1, Clock: w.hostOwner})
 	w.apps.init(w)
@@ -140,6 +144,11 @@ const tick = time.Microsecond
 // do does s, if it is possible, and checks what came of it.
 func (w *World) do(s Step) {
 	w.current = s
+	w.clock.guest = w.guestOf(s)
+	var p played
+	if w.record != nil {
+		p = w.record.before(w, s)
+	}
 	w.result.Steps++
 	w.clock.now += tick
 	w.signals = w.signals[:0]
@@ -168,6 +177,9 @@ func (w *World) do(s Step) {
 		w.doFault(s)
 	case Hostile:
 		w.doHostile(s)
+	}
+	if w.record != nil {
+		w.record.after(w, p)
 	}
 	w.hit(NoPanic)
 	w.checkSafety()

@@ -93,7 +93,7 @@ func (j *job) snapshot(start time.Time) Report {
 	r.Seconds = time.Since(start).Seconds()
 	for _, c := range world.Cells() {
 		if c.Visits > 0 {
-			r.Cells[c.Table+": "+c.Event+" in "+c.State] = c.Visits
+			r.Cells[world.CellName(c)] = c.Visits
 		}
 	}
 	return r
@@ -118,12 +118,25 @@ func (j *job) work(ctx context.Context) error {
 				return err
 			}
 			r.Same(again)
+			if o.Hostile && o.Guests > 1 {
+				if err := isolate(&r); err != nil {
+					return err
+				}
+			}
 		}
 		if err := j.done(r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isolate compares the neighbour of r's attacker with one that has none.
+func isolate(r *world.Result) error {
+	apart, err := world.Isolated(r.Options)
+	r.Exercised[world.Isolation] += apart.Exercised[world.Isolation]
+	r.Findings = append(r.Findings, apart.Findings...)
+	return err
 }
 
 // take returns the next seed of this shard.

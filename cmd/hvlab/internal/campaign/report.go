@@ -185,14 +185,14 @@ func (r Report) writeCells(to io.Writer) {
 	legal, seenLegal, illegal, seenIllegal := 0, 0, 0, 0
 	var missing []string
 	for _, c := range world.Cells() {
-		name := c.Table + ": " + c.Event + " in " + c.State
+		name := world.CellName(c)
 		seen := r.Cells[name] > 0
 		switch {
 		case c.Legal && seen:
 			legal, seenLegal = legal+1, seenLegal+1
 		case c.Legal:
 			legal++
-			if why := world.WhyUnvisited(c); why != "" {
+			if why, listed := world.WhyUnvisited(name); listed {
 				name += " (" + why + ")"
 			}
 			missing = append(missing, name)

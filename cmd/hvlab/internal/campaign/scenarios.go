@@ -1,6 +1,7 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ var never = map[string]string{
 	"unload":  "the guest never connects",
 	"crash":   "no guest of ours connects",
 	"memory":  "the host is never asked for memory",
+	"refuse":  "no guest of ours posts a message",
 	"save":    "the guest never connects, or is never quiet",
 }
 
@@ -77,7 +79,7 @@ func InjectScenarios(ctx context.Context, o Options, path string, every int) (ta
 		}
 		for n, fault := range Faults() {
 			if c := &row.Cells[n]; c.Done == 0 && len(c.Findings) == 0 {
-				c.Why = never[fault]
+				c.Why = cmp.Or(c.Why, never[fault])
 			}
 		}
 		table = append(table, row)
@@ -99,7 +101,7 @@ func (i *injecting) script(text string) error {
 	if err != nil {
 		return err
 	}
-	plain, err := f.Inject("", -1)
+	plain, err := f.Inject()
 	if err := errors.Join(err, plain.Err); err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (i *injecting) script(text string) error {
 	for _, fault := range script.Faults() {
 		var c Cell
 		for at := 0; at < plain.Points && i.ctx.Err() == nil; at += i.every {
-			r, err := f.Inject(fault, at)
+			r, err := f.Inject(script.Put{Fault: fault, Before: at})
 			if err != nil {
 				return err
 			}
@@ -142,6 +144,10 @@ func (i *injecting) world(text string) error {
 	i.row.Points = len(base.Script) + 1
 	for _, name := range Faults() {
 		at := slices.IndexFunc(world.Injections(1), func(s world.Step) bool { return s.Name() == name })
+		if at < 0 {
+			i.row.Cells = append(i.row.Cells, Cell{Why: "the world's guests have a hypervisor that gives in"})
+			continue
+		}
 		var c Cell
 		for place := 0; place < i.row.Points && i.ctx.Err() == nil; place += i.every {
 			r, done, err := world.Inject(base, place, world.Injections(1)[at])
