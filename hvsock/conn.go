@@ -107,7 +107,7 @@ type Conn struct {
 	reported              atomic.Uint32         // bit per connEvent
 	readAgain, writeAgain atomic.Pointer[error] // what TryRead and TryWrite return with EAGAIN, once made
 
-	file     atomic.Pointer[connFile] // set by File
+	file     atomic.Pointer[connFile] // set by File, with both locks
 	sockopts optionSet
 }
 
@@ -157,7 +157,10 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // revives the Conn: no byte is lost to a deadline.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	if !c.in.setDeadline(t) {
-		return localError("set", c.local, net.ErrClosed)
+		if f := c.file.Load(); f != nil {
+			return c.setError(f.own.SetReadDeadline(t))
+		}
+		return c.setError(net.ErrClosed)
 	}
 	return nil
 }
@@ -166,9 +169,20 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // written.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	if !c.out.setDeadline(t) {
-		return localError("set", c.local, net.ErrClosed)
+		if f := c.file.Load(); f != nil {
+			return c.setError(f.own.SetWriteDeadline(t))
+		}
+		return c.setError(net.ErrClosed)
 	}
 	return nil
+}
+
+// setError is what a call returns that only concerns this end.
+func (c *Conn) setError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return localError("set", c.local, bare(err))
 }
 
 // doorbell says that the peer has signalled: it wrote into an empty ring, or

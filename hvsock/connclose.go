@@ -23,16 +23,28 @@ const (
 
 // Close ends the connection: it sends the FIN, makes every blocked and later
 // call fail with net.ErrClosed, discards what is unread, and returns without
-// waiting for the peer, which still gets everything written before. Called
-// again, it returns net.ErrClosed.
+// waiting for the peer, which still gets everything written before. If there are
+// files (File), they keep the connection. Called again, it returns net.ErrClosed.
 func (c *Conn) Close() error {
+	if c.end(true) {
+		return nil
+	}
+	if f := c.file.Load(); f != nil {
+		return f.opError("close", f.own.Close())
+	}
+	return c.opError("close", net.ErrClosed)
+}
+
+// end is Close, for the Conn's user or for everybody: the handles that File has made
+// as well. It returns false, and has no effect, if there was nothing to close.
+func (c *Conn) end(byUser bool) bool {
 	h := &c.out
 	h.mu.Lock()
-	if h.closed {
+	if h.gone || byUser && h.closed {
 		h.mu.Unlock()
-		return c.opError("close", net.ErrClosed)
+		return false
 	}
-	h.closed = true
+	h.closed, h.gone = true, true
 	h.deadline.stop()
 	signal, _ := c.finish("close") // a broken ring is reported below
 	h.wake()
@@ -43,7 +55,7 @@ func (c *Conn) Close() error {
 
 	h = &c.in
 	h.mu.Lock()
-	h.closed = true
+	h.closed, h.gone = true, true
 	h.deadline.stop()
 	c.rest = nil
 	if !putback.On(putback.HV19) {
@@ -56,7 +68,7 @@ func (c *Conn) Close() error {
 	if f := c.file.Load(); f != nil {
 		f.end()
 	}
-	return nil
+	return true
 }
 
 // discardLate drops what has arrived after Close or CloseRead.
@@ -69,7 +81,7 @@ func (c *Conn) discard(onData uint32) {
 	h := &c.in
 	h.mu.Lock()
 	n, signal, done := c.discardNow()
-	if !h.closed || h.end != nil {
+	if !h.gone || h.end != nil {
 		onData = 0
 	}
 	if !done {
@@ -167,7 +179,7 @@ func (c *Conn) detach(cause detachCause) {
 // the ring holds: a peer that goes on writing gains nothing. Both locks are held.
 func (c *Conn) saveUnread(cause detachCause) {
 	h := &c.in
-	wanted := !h.closed && !h.shut && !putback.On(putback.HV11)
+	wanted := !h.gone && !h.shut && !putback.On(putback.HV11)
 	keep := func(b []byte) {
 		if putback.On(putback.GC18) {
 			c.rest, wanted = b, false

@@ -3,6 +3,7 @@ package hvsock
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -61,9 +62,20 @@ func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
 		case readErr == io.EOF:
 			return n, nil
 		case readErr != nil:
-			return n, readErr
+			return c.copyRest(w, n, readErr)
 		}
 	}
+}
+
+// copyRest goes on with a copy of n bytes that ended with err, by Read and Write, if
+// File has overtaken one of the Conns.
+func (c *Conn) copyRest(w io.Writer, n int64, err error) (int64, error) {
+	to, _ := w.(*Conn)
+	if !errors.Is(err, net.ErrClosed) || c.file.Load() == nil && (to == nil || to.file.Load() == nil) {
+		return n, err
+	}
+	m, err := io.Copy(onlyWriter{w}, onlyReader{c})
+	return n + m, err
 }
 
 // writeArrived writes to w until nothing is left to read for now.
@@ -255,7 +267,7 @@ func (c *Conn) writeToConn(to *Conn) (n int64, err error) {
 		case err == io.EOF:
 			return n, nil
 		case err != nil:
-			return n, err
+			return c.copyRest(to, n, err)
 		case full:
 			to.awaitRoom(m > 0)
 		}

@@ -34,6 +34,9 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		c.link.signal()
 	}
 	if err != nil {
+		if f := c.movedFrom(err); f != nil {
+			return f.read(p)
+		}
 		c.report()
 		return n, c.opError("read", err)
 	}
@@ -169,12 +172,23 @@ func (c *Conn) unmask() {
 // or still arrives is discarded, so that the peer's Writes do not hang. The peer
 // is not told. It does nothing if called again.
 func (c *Conn) CloseRead() error {
+	c.in.mu.Lock()
+	closed := c.in.closed
+	c.in.mu.Unlock()
+	if !closed {
+		c.shutRead()
+		return nil
+	}
+	if f := c.file.Load(); f != nil {
+		return f.closeRead()
+	}
+	return c.opError("close", net.ErrClosed)
+}
+
+// shutRead is CloseRead whoever may read.
+func (c *Conn) shutRead() {
 	h := &c.in
 	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		return c.opError("close", net.ErrClosed)
-	}
 	first := !h.shut
 	h.shut = true
 	h.deadline.stop()
@@ -185,7 +199,6 @@ func (c *Conn) CloseRead() error {
 		c.discarding.Store(true)
 		c.discard(0)
 	}
-	return nil
 }
 
 // resetError is what a reader finds at the end of a stream that was cut off.

@@ -123,6 +123,9 @@ func (c *Conn) tried(h *half, signal bool, call string, again *atomic.Pointer[er
 	case syscall.EAGAIN:
 		return c.againError(again, call)
 	}
+	if c.movedFrom(err) != nil {
+		err = syscall.EBUSY
+	}
 	c.report()
 	return c.opError(call, systemCall(call, err))
 }

@@ -39,7 +39,8 @@ type half struct {
 	wakeup   chan struct{} // holds one token; made by arm, before sleeping is set
 
 	deadline deadline // guarded by mu
-	closed   bool     // Conn.Close was called
+	closed   bool     // the Conn's user has no way to the ring any more: Close, or File
+	gone     bool     // nor has anybody: the connection is closed
 	shut     bool     // CloseRead or CloseWrite was called
 	end      error    // what the ring ended with, for ever: io.EOF, a reset or a fault
 

@@ -36,6 +36,10 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		c.link.signal()
 	}
 	if err != nil {
+		if f := c.movedFrom(err); f != nil {
+			m, err := f.write(p[n:])
+			return n + m, err
+		}
 		c.report()
 		return n, c.opError("write", err)
 	}
@@ -138,12 +142,22 @@ func (c *Conn) awaitSpace(signal func()) {
 // io.EOF, while this end goes on reading. It does nothing if called again, or if
 // the channel is gone. It never waits: the ring keeps room for a FIN.
 func (c *Conn) CloseWrite() error {
+	c.out.mu.Lock()
+	closed := c.out.closed
+	c.out.mu.Unlock()
+	if !closed {
+		return c.shutWrite()
+	}
+	if f := c.file.Load(); f != nil {
+		return f.closeWrite()
+	}
+	return c.opError("close", net.ErrClosed)
+}
+
+// shutWrite is CloseWrite whoever may write.
+func (c *Conn) shutWrite() error {
 	h := &c.out
 	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		return c.opError("close", net.ErrClosed)
-	}
 	h.shut = true
 	if putback.On(putback.HV14) {
 		defer func() { _ = c.CloseRead() }()

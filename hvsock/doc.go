@@ -13,7 +13,7 @@
 //     as the bytes of SOCKADDR_HV and sockaddr_vm.
 //   - conn*.go, deadline.go: the data path. A Conn reads and writes its rings
 //     directly, under one lock per direction; no goroutine stands between, unless
-//     a program insists on a file descriptor (conn_file_unix.go).
+//     a program insists on a file descriptor (connfile.go).
 //   - backlog.go, listeners.go, ports.go: listeners, and automatic ports.
 //   - reach.go: who reaches whom, as tables; guestreach.go, hostreach.go and
 //     container.go: dialing and listening by them.

@@ -146,7 +146,7 @@ func (s *GuestStack) removeContainer(c *Container) {
 	slices.SortFunc(own, func(a, b *guestSocket) int { return cmp.Compare(a.serial, b.serial) })
 	for _, k := range own {
 		if conn := k.conn.Load(); conn != nil {
-			_ = conn.Close() // closed meanwhile is closed too
+			conn.end(false)
 		}
 	}
 }

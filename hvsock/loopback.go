@@ -128,7 +128,7 @@ func (l *loopback) closeSite(s *site) {
 	}
 	l.mu.Unlock()
 	for _, c := range ends {
-		_ = c.Close() // closed meanwhile is closed too
+		c.end(false)
 	}
 }
 

@@ -21,6 +21,7 @@ func fileConn(c *hvsock.Conn, err error) (*net.UnixConn, error) {
 		return nil, err
 	}
 	defer f.Close() // FileConn has a copy
+	defer c.Close() // and the connection lives as long as any handle
 	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

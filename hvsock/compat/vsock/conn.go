@@ -1,9 +1,10 @@
 package vsock
 
 import (
-	"errors"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -59,13 +60,23 @@ func (l *Listener) opError(op string, err error) error { return opError(op, err,
 type Conn struct {
 	c             *hvsock.Conn
 	local, remote *Addr
-	closed        atomic.Bool
+
+	mu     sync.Mutex
+	closed bool
+	file   *os.File // set by the first use of SyscallConn
 }
 
 // Close closes the connection. Called again, it does nothing.
 func (c *Conn) Close() error {
-	if !c.closed.CompareAndSwap(false, true) {
+	c.mu.Lock()
+	closed, file := c.closed, c.file
+	c.closed = true
+	c.mu.Unlock()
+	if closed {
 		return nil
+	}
+	if file != nil {
+		_ = file.Close() // the other handle is the one whose Close says something
 	}
 	return c.opError(opClose, c.c.Close())
 }
@@ -104,16 +115,6 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.opError(opSet, c.c.
 // SetWriteDeadline does the same for Writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.opError(opSet, c.c.SetWriteDeadline(t)) }
 
-// SyscallConn fails with an error matching errors.ErrUnsupported: no file
-// descriptor is behind the connection.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	err := error(errors.ErrUnsupported)
-	if c.closed.Load() {
-		err = net.ErrClosed
-	}
-	return nil, c.opError(opSyscallConn, err)
-}
-
 func (c *Conn) opError(op string, err error) error { return opError(op, err, c.local, c.remote) }
 
 // The operations that errors name.
@@ -122,6 +123,9 @@ const (
 	opClose       = "close"
 	opDial        = "dial"
 	opListen      = "listen"
+	opRawControl  = "raw-control"
+	opRawRead     = "raw-read"
+	opRawWrite    = "raw-write"
 	opRead        = "read"
 	opSet         = "set"
 	opSyscallConn = "syscall-conn"
@@ -136,12 +140,15 @@ func opError(op string, err error, local, remote *Addr) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
+	if path, ok := err.(*os.PathError); ok { // of a descriptor
+		err = path.Err
+	}
 	if err = compat.Cause(err); op == opRead || op == opWrite {
 		err = compat.Errno(err)
 	}
 	wrapped := &net.OpError{Op: op, Net: network, Err: err}
 	switch op {
-	case opClose, opDial, opRead, opWrite:
+	case opClose, opDial, opRawRead, opRawWrite, opRead, opWrite:
 		if local != nil { // a nil *Addr is not a nil net.Addr
 			wrapped.Source = local
 		}

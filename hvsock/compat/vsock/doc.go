@@ -35,8 +35,11 @@
 //     refused dial fails at once, a connection that was cut off reads ECONNRESET.
 //     For what Linux does, down to the 2 s that a refused dial takes, give the
 //     guest the profile hvsock.Linux.
-//   - SyscallConn fails with an error matching errors.ErrUnsupported, and
-//     FileListener with EINVAL, as for a file of another family: no file
-//     descriptor is behind these sockets.
+//   - The descriptor that SyscallConn gives is a Unix socket's: reads, writes,
+//     shutdown, poll and a copy for another process work, AF_VSOCK's own options
+//     and getsockname do not. On systems other than Unix it fails with
+//     errors.ErrUnsupported when it is used.
+//   - FileListener fails with EINVAL, as for a file of another family: no
+//     descriptor is behind a listener.
 //   - An empty Read returns 0, nil; in the original it waits for data first.
 package vsock

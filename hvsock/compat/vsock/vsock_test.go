@@ -264,9 +264,6 @@ func TestErrorsAreTheOriginals(t *testing.T) {
 	require.NoError(t, c.CloseRead())
 	_, err = c.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err, "the end of a stream is never wrapped")
-	_, err = c.SyscallConn()
-	require.ErrorIs(t, err, errors.ErrUnsupported)
-
 	require.NoError(t, c.Close())
 	require.NoError(t, c.Close(), "mdlayher/socket closes once, and says nothing of the second time")
 	closed := &net.OpError{Op: "read", Net: "vsock", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
