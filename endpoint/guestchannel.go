@@ -241,6 +241,10 @@ func (g *Guest) openResult(m vmbus.OpenResult) error {
 		if wanted {
 			g.emit(OpenFailed{m.Channel, &OpenError{Channel: m.Channel, Status: m.Status}})
 		}
+		if c.stale { // the host kept nothing but this open: it may offer the id anew at once
+			g.forgetReserved(m.Channel, c)
+			return nil
+		}
 		g.unshare(c)
 	}
 	return nil

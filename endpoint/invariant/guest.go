@@ -83,6 +83,7 @@ type guestChannel struct {
 	opening   bool // Open was called, and neither ChannelOpened nor OpenFailed came
 	rescinded bool // its driver was told
 	withdrawn bool // the host's rescind was taken
+	outlived  bool // a reserved channel whose connection is over
 	modifies  int  // ModifyChannel without an answer, from 5.3
 	ring      vmbus.GPADLID
 }
@@ -176,6 +177,9 @@ func (m *guestModel) take(a endpoint.Action) {
 		maps.DeleteFunc(m.rings, func(_ vmbus.GPADLID, r *guestRing) bool { return r.channel == a.Channel })
 	case endpoint.Disconnected:
 		m.halted, m.over = false, false
+		for _, c := range m.channels { // what is left
+			c.outlived = true
+		}
 	}
 }
 
@@ -222,6 +226,10 @@ func (m *guestModel) receive() {
 		// contradicts itself, and the connection is over (faults.md GC-21).
 		goesOn := m.event.Guest == endpoint.GuestRequesting || m.event.Guest == endpoint.GuestConnected
 		if c := m.channels[msg.Channel]; goesOn && c != nil && m.rings[c.ring] != nil {
+			m.rings[c.ring].torndown = true
+		}
+	case *vmbus.OpenResult: // with the open the host gives up all it knows of such a channel
+		if c := m.channels[msg.Channel]; taken && c != nil && c.outlived && msg.Status != vmbus.StatusSuccess && m.rings[c.ring] != nil {
 			m.rings[c.ring].torndown = true
 		}
 	case *vmbus.CloseReservedChannelResponse: // after the connection that reserved it the host forgets all about the channel

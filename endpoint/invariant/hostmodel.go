@@ -23,7 +23,9 @@ func NewHost(opts endpoint.HostOptions) *Host {
 		devices:   map[endpoint.OfferID]*device{},
 		asked:     map[endpoint.Token]endpoint.Action{},
 		gpadls:    map[gpadlKey]*gpadlRequest{},
-		progress:  map[vmbus.GPADLID]gpadlKey{},
+
+		reservedOpens: map[vmbus.ChannelID]int{},
+		progress:      map[vmbus.GPADLID]gpadlKey{},
 	}}
 }
 
@@ -89,6 +91,10 @@ type hostModel struct {
 	burst    map[offers.Key]bool           // offered since, until AllOffersDelivered
 	expected map[endpoint.OfferID]struct{} // still to be offered before it
 
+	// reservedOpens counts the opens of reserved channels without an answer, which
+	// goes past the outbox: the id may be another offer's by then.
+	reservedOpens map[vmbus.ChannelID]int
+
 	gpadls    map[gpadlKey]*gpadlRequest
 	progress  map[vmbus.GPADLID]gpadlKey
 	teardowns []teardown
@@ -101,8 +107,7 @@ type channelID struct {
 	revoked, rescinded bool
 	reserved, stale    bool     // see endpoint: a reserved channel outlives the connection
 	opens              []uint32 // open ids of accepted opens without a result
-	reservedOpens      int
-	modifies           int // ModifyChannel without an answer
+	modifies           int      // ModifyChannel without an answer
 }
 
 // A device is what the device of an offer holds.

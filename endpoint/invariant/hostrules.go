@@ -131,7 +131,7 @@ func channelOf(m vmbus.Message) (id vmbus.ChannelID, names bool) {
 func openAnswered(h *Host, m *hostModel) error {
 	if d, ok := m.action().(endpoint.SendDirect); ok {
 		r, ok := d.Message.(*vmbus.OpenResult)
-		if c := m.ids[channelOfResult(r)]; ok && c != nil && c.reservedOpens == 0 {
+		if id := channelOfResult(r); ok && m.ids[id] != nil && m.reservedOpens[id] == 0 {
 			return broken("I-OPEN-RESP", "channel id %d: an OpenResult to a reserved target that nobody waits for", r.Channel)
 		}
 		return nil

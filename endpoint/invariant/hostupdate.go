@@ -95,7 +95,7 @@ func (m *hostModel) revoke(id endpoint.OfferID) {
 		if w := m.wire[r]; w != nil {
 			w.revoked = true
 		}
-		if !connected(m.event.Host) { // a reserved channel of nobody's connection
+		if !connected(m.event.Host) { // a reserved channel of nobody's connection; SetupDone is no event of its own
 			delete(m.ids, r)
 		}
 	}
@@ -156,6 +156,9 @@ func (m *hostModel) answer(r endpoint.Answered) {
 		if r.Status == vmbus.StatusSuccess && !r.Ignored { // else it was told to close meanwhile (faults.md HC-04)
 			d := m.device(a.Offer)
 			d.open, d.left, d.ring = true, false, a.Request.Ring
+		}
+		if c := m.ids[a.Request.Channel]; c != nil && c.offer == a.Offer && c.reserved && r.Status != vmbus.StatusSuccess && !r.Ignored {
+			m.unreserve(a.Request.Channel, c) // before its answer leaves, the channel may be offered anew
 		}
 	case endpoint.CloseDevice:
 		m.device(a.Offer).open, m.device(a.Offer).left = false, false
@@ -256,9 +259,9 @@ func (m *hostModel) leave(msg vmbus.Message) {
 // leaveDirect is an answer about a reserved channel.
 func (m *hostModel) leaveDirect(msg vmbus.Message) {
 	if r, ok := msg.(*vmbus.OpenResult); ok {
-		if c := m.ids[r.Channel]; c != nil && c.reservedOpens > 0 {
-			c.reservedOpens--
-			if r.Status != vmbus.StatusSuccess && c.reserved {
+		if m.reservedOpens[r.Channel] > 0 {
+			m.reservedOpens[r.Channel]--
+			if c := m.ids[r.Channel]; r.Status != vmbus.StatusSuccess && c != nil && c.reserved && m.reservedOpens[r.Channel] == 0 {
 				m.unreserve(r.Channel, c)
 			}
 		}
@@ -288,7 +291,7 @@ func (m *hostModel) receive(r endpoint.MessageReceived, opts endpoint.HostOption
 	case *vmbus.OpenReservedChannel:
 		if c := m.ids[msg.Channel]; c != nil && !c.revoked {
 			c.reserved, c.stale = true, m.event.Host != endpoint.OffersSent
-			c.reservedOpens++
+			m.reservedOpens[msg.Channel]++
 		}
 	case *vmbus.CloseReservedChannel:
 		if c := m.ids[msg.Channel]; c != nil && c.reserved {
