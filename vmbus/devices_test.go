@@ -73,3 +73,19 @@ func TestDeviceName(t *testing.T) {
 	require.Empty(t, vmbus.DeviceName(vmbus.GUID{1}))
 	require.Empty(t, vmbus.DeviceName(vmbus.InstanceKVP), "an instance is no interface")
 }
+
+// vmbus-control.md 10.2: instances that are the same on every machine have names,
+// which differ; any other has none.
+func TestInstanceNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, g := range []vmbus.GUID{
+		vmbus.InstanceKVP, vmbus.InstanceShutdown, vmbus.InstanceTimeSync, vmbus.InstanceKeyboard, vmbus.InstanceMouse, vmbus.InstanceVideo,
+		vmbus.InstanceIMC, vmbus.InstanceGET, vmbus.InstanceCOM1, vmbus.InstanceCOM2, vmbus.InstanceCOM3, vmbus.InstanceCOM4,
+	} {
+		name := vmbus.InstanceName(g)
+		require.NotEmpty(t, name, "%v", g)
+		require.False(t, seen[name], name)
+		seen[name] = true
+	}
+	require.Empty(t, vmbus.InstanceName(vmbus.GUID{}))
+}
