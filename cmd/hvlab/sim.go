@@ -59,6 +59,7 @@ Examples:
     hvlab sim -seeds 1-10000 -legal
     hvlab sim -inject -seeds 1-4 -steps 300
     hvlab sim -inject -scenarios testdata/scenario
+    hvlab sim -cells -seeds 1-2000 -scenarios testdata/scenario
     hvlab sim -replay 17 -v
     hvlab sim -replay findings/I-STREAM-seed17.txt -step
     hvlab sim -seeds 1-1000000 -shard 3/8 -json >3.json

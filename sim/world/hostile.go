@@ -1,6 +1,7 @@
 package world
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 
@@ -156,6 +157,12 @@ func (m *machine) forge(r *rand.Rand) {
 		dir = vmbus.HostToGuest
 	}
 	payload := forgedMessage(r, dir)
+	if n := len(m.overheard); n > 0 && r.IntN(2) == 0 { // one that was right once, as it was or nearly so
+		payload = bytes.Clone(m.overheard[r.IntN(n)])
+		if at := 8 + 4*r.IntN(8); r.IntN(3) == 0 && at+4 <= len(payload) {
+			binary.LittleEndian.PutUint32(payload[at:], forgedNumber(r))
+		}
+	}
 	m.w.note("forged: % x", payload)
 	if dir == vmbus.HostToGuest {
 		_ = m.port.Partition.Post(synic.Target{VP: uint32(r.IntN(vps)), SINT: synic.MessageSINT}, payload)
@@ -163,6 +170,20 @@ func (m *machine) forge(r *rand.Rand) {
 	}
 	ports := [...]synic.ConnectionID{1, 1, 1, 4, 4, 5, 0}
 	m.port.Partition.PostMessage(synic.AppendPostMessage(nil, ports[r.IntN(len(ports))], payload))
+}
+
+// maxOverheard is how many messages of its own end the attacker repeats.
+const maxOverheard = 64
+
+// overhear keeps a message of the attacker's end, for it to be said again.
+func (m *machine) overhear(from side, payload []byte) {
+	if !m.attacked() || m.w.attacker() != from {
+		return
+	}
+	if len(m.overheard) == maxOverheard {
+		m.overheard = m.overheard[1:]
+	}
+	m.overheard = append(m.overheard, bytes.Clone(payload))
 }
 
 // forgedMessage is a message of direction dir, now and then of the other one:

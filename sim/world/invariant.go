@@ -152,8 +152,8 @@ func (w *World) note(format string, args ...any) {
 var heldElsewhere = map[Invariant]string{
 	Snapshot:      "needs a peer between two loads of one call: ringbuffer, go test -tags hvlab_mutate",
 	Race:          "needs the race detector: CI runs all tests with -race",
-	Trust:         "needs a trusted path, which no driver has: package endpoint, FuzzHost and scenarios",
-	NoStaleAction: "needs devices that answer late, and the running driver answers at once: package endpoint, FuzzHost and cycle tests",
+	Trust:         "needs a trusted path, which no driver has: package fuzz, FuzzHostMessages, and scenarios",
+	NoStaleAction: "needs devices that answer late, and the running driver answers at once: package fuzz, FuzzHostMessages, and cycle tests of endpoint",
 	Log:           "the traces here are whole: endpoint/live, row GC-19 of the catalogue, counts lines per second",
 }
 

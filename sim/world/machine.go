@@ -36,7 +36,8 @@ type machine struct {
 	host      *live.Host
 	hostOwner *owner
 	peer      *hvsock.HostGuest
-	moving    bool // the host's end is saved, and its successor about to take over
+	overheard [][]byte // of an attacker's end: what it has said
+	moving    bool     // the host's end is saved, and its successor about to take over
 
 	// What follows is new after a crash.
 	life      int

@@ -27,6 +27,7 @@ func (p *port) Post(to synic.Target, payload []byte) error {
 	err := p.Partition.Post(to, payload)
 	if err == nil {
 		p.m.posted(vmbus.HostToGuest, payload)
+		p.m.overhear(hostSide, payload)
 	}
 	return err
 }
@@ -40,6 +41,7 @@ func (p *port) PostMessage(input []byte) synic.Status {
 	status := p.Partition.PostMessage(input)
 	if status == synic.StatusSuccess {
 		p.m.posted(vmbus.GuestToHost, input[postHeadBytes:])
+		p.m.overhear(guestSide, input[postHeadBytes:])
 	}
 	return status
 }
