@@ -44,6 +44,7 @@ func (m *hostModel) update(opts endpoint.HostOptions) {
 	if m.resets && (m.event.Host == endpoint.Disconnecting || m.event.Host == endpoint.HostDisconnected) {
 		m.resets = false
 		clear(m.ids)
+		m.contacts = nil // answers that have not left are discarded (vmbus-control.md 5.1)
 		m.leaveDevices(false)
 		m.forgetWire()
 	}
