@@ -17,11 +17,10 @@ import (
 // A guestSocketWorld is a guest's socket stack, and a host that is the fuzzer.
 type guestSocketWorld struct {
 	socketWorld
-	version  vmbus.Version
-	stack    *hvsock.GuestStack
-	bus      *live.Guest
-	listener *hvsock.Listener
-	gone     bool
+	version vmbus.Version
+	stack   *hvsock.GuestStack
+	bus     *live.Guest
+	gone    bool
 
 	posted   [][]byte // by the guest, not handled yet
 	toGuest  [][]byte // messages for a slot that is busy
@@ -48,7 +47,7 @@ func guestSockets(data []byte, trace *strings.Builder) error {
 		return violated("I-STATE-LEGAL", "%v", err)
 	}
 	for in.more() && w.fault == nil {
-		w.play(in)
+		w.play(in, guestSocketMoves{w})
 		w.run()
 	}
 	w.end()
@@ -153,6 +152,9 @@ func (w *guestSocketWorld) proceed() bool {
 	case *vmbus.RelIDReleased:
 		w.lost(m.Channel)
 	default:
+		if _, ends := m.(*vmbus.Unload); ends { // a forged id clashed with one of ours: some profiles read that as the end
+			w.hostile()
+		}
 		for _, answer := range honestAnswers(m, n) {
 			w.send(answer)
 		}
@@ -232,42 +234,15 @@ func (w *guestSocketWorld) channel(id vmbus.ChannelID) *peerChannel {
 	return nil
 }
 
-func (w *guestSocketWorld) lost(id vmbus.ChannelID) {
-	if c := w.channel(id); c != nil {
-		c.gone = true
-	}
-}
+// guestSocketMoves are those of a host.
+type guestSocketMoves struct{ *guestSocketWorld }
 
-func (w *guestSocketWorld) play(in *input) {
-	switch in.u8() % socketSteps {
-	case socketRaw:
-		w.hostile()
-		w.send(in.block())
-	case socketTyped:
-		w.hostile()
-		w.send(w.typed(in))
-	case socketOpen:
-		w.manner(in.u8())
-	case socketPeer:
-		w.peerStep(in, func(c *peerChannel) {
-			_ = w.part.Signal(synic.Target{SINT: uint8(vmbus.SINT)}, uint16(c.id)) // a guest that does not listen hears nothing
-		})
-	case socketApp:
-		if c, err := w.listener.TryAccept(); err == nil {
-			w.connected(c)
-		}
-		w.app(in)
-	case socketDial:
-		w.dial(in.u8())
-	case socketTime:
-		w.clock.advance(time.Duration(in.u16())*time.Millisecond, w.run)
-	}
-}
+func (w guestSocketMoves) raw(b []byte) { w.send(b) }
 
-func (w *guestSocketWorld) hostile() {
-	for _, c := range w.channels {
-		c.tampered = true
-	}
+func (w guestSocketMoves) message(in *input) { w.send(w.typed(in)) }
+
+func (w guestSocketMoves) signal(c *peerChannel) {
+	_ = w.part.Signal(synic.Target{SINT: uint8(vmbus.SINT)}, uint16(c.id)) // a guest that does not listen hears nothing
 }
 
 // manner changes how the host behaves, or withdraws one of its offers.

@@ -32,10 +32,9 @@ const socketPort = 5000 // the service that is listened on
 // A hostSocketWorld is a host's socket stack, and a guest that is the fuzzer.
 type hostSocketWorld struct {
 	socketWorld
-	stack    *hvsock.HostStack
-	peer     *hvsock.HostGuest
-	bus      *live.Host
-	listener *hvsock.Listener
+	stack *hvsock.HostStack
+	peer  *hvsock.HostGuest
+	bus   *live.Host
 
 	messages *guestmem.Page // the guest's
 	offered  []vmbus.OfferChannel
@@ -55,7 +54,7 @@ func hostSockets(data []byte, trace *strings.Builder) error {
 		return violated("I-STATE-LEGAL", "%v", err)
 	}
 	for in.more() && w.fault == nil {
-		w.play(in)
+		w.play(in, hostSocketMoves{w})
 		w.run()
 	}
 	w.end()
@@ -137,59 +136,39 @@ func (w *hostSocketWorld) read() bool {
 	case *vmbus.OfferChannel:
 		w.offered = append(w.offered, *m)
 	case *vmbus.RescindChannelOffer:
-		w.lost(m.Channel)
+		w.withdrawn(m.Channel)
 	}
 	return true
 }
 
-// lost: the channel is the host's again.
-func (w *hostSocketWorld) lost(id vmbus.ChannelID) {
+// withdrawn: the channel is the host's again.
+func (w *hostSocketWorld) withdrawn(id vmbus.ChannelID) {
 	for i, o := range w.offered {
 		if o.Channel == id {
 			w.offered = append(w.offered[:i:i], w.offered[i+1:]...)
 			break
 		}
 	}
-	for _, c := range w.channels {
-		if c.id == id {
-			c.gone = true
-		}
-	}
+	w.lost(id)
 }
 
-func (w *hostSocketWorld) play(in *input) {
-	switch in.u8() % socketSteps {
-	case socketRaw:
-		w.hostile()
-		w.post(in.block())
-	case socketTyped:
-		w.hostile()
-		for _, b := range guestTyped(in) {
-			w.post(b)
-			w.run()
-		}
-	case socketOpen:
-		w.proceed(int(in.u8()))
-	case socketPeer:
-		w.peerStep(in, func(c *peerChannel) { w.part.SignalEvent(uint64(endpoint.EventConnection(c.id))) })
-	case socketApp:
-		if c, err := w.listener.TryAccept(); err == nil {
-			w.connected(c)
-		}
-		w.app(in)
-	case socketDial:
-		w.dial(in.u8())
-	case socketTime:
-		w.clock.advance(time.Duration(in.u16())*time.Millisecond, w.run)
-	}
-}
-
-// hostile: a guest that posts what it likes may close or release any channel, or
+// hostSocketMoves are those of a guest, which may close or release any channel, or
 // give its rings away.
-func (w *hostSocketWorld) hostile() {
-	for _, c := range w.channels {
-		c.tampered = true
+type hostSocketMoves struct{ *hostSocketWorld }
+
+func (w hostSocketMoves) raw(b []byte) { w.post(b) }
+
+func (w hostSocketMoves) message(in *input) {
+	for _, b := range guestTyped(in) {
+		w.post(b)
+		w.run()
 	}
+}
+
+func (w hostSocketMoves) manner(what uint8) { w.proceed(int(what)) }
+
+func (w hostSocketMoves) signal(c *peerChannel) {
+	w.part.SignalEvent(uint64(endpoint.EventConnection(c.id)))
 }
 
 // dial asks the host for its service, or for another, or is dialed by it.

@@ -52,6 +52,7 @@ type socketWorld struct {
 	clock    *clock
 	heap     *guestmem.Heap
 	part     *synic.Partition
+	listener *hvsock.Listener
 	channels []*peerChannel
 	conns    []*socketPair
 	dials    int // begun and not decided
@@ -177,6 +178,57 @@ func (p *socketPair) write(w *socketWorld, n int) {
 	w.note("write: %d bytes, %v", n, err)
 	w.check("Write", err)
 	p.wrote = append(p.wrote, b[:n]...)
+}
+
+// socketMoves are what a fuzzer's end can do that depends on which end it is.
+type socketMoves interface {
+	raw(message []byte)
+	message(in *input) // one by kind
+	manner(what uint8) // how it behaves, or what it does with a channel
+	signal(*peerChannel)
+	dial(what uint8)
+}
+
+// play is one step.
+func (w *socketWorld) play(in *input, m socketMoves) {
+	switch in.u8() % socketSteps {
+	case socketRaw:
+		w.hostile()
+		m.raw(in.block())
+	case socketTyped:
+		w.hostile()
+		m.message(in)
+	case socketOpen:
+		m.manner(in.u8())
+	case socketPeer:
+		w.peerStep(in, m.signal)
+	case socketApp:
+		if c, err := w.listener.TryAccept(); err == nil {
+			w.connected(c)
+		}
+		w.app(in)
+	case socketDial:
+		m.dial(in.u8())
+	case socketTime:
+		w.clock.advance(time.Duration(in.u16())*time.Millisecond, w.run)
+	}
+}
+
+// hostile: a fuzzer that says what it likes may end any channel, and nothing is
+// promised about the stream of one that is there.
+func (w *socketWorld) hostile() {
+	for _, c := range w.channels {
+		c.tampered = true
+	}
+}
+
+// lost: the channels that had this id are gone.
+func (w *socketWorld) lost(id vmbus.ChannelID) {
+	for _, c := range w.channels {
+		if c.id == id {
+			c.gone = true
+		}
+	}
 }
 
 // peerStep is something that the fuzzer's end does with one of its channels.
