@@ -1,13 +1,10 @@
 package hvsock
 
 import (
-	"fmt"
 	"strings"
 	"testing"
-	"text/tabwriter"
 	"time"
 
-	"github.com/hvlab/hvlab/internal/golden"
 	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"
 )
@@ -126,27 +123,17 @@ var hostEvents = []struct {
 // on its way, since a host had better not revoke early (11); the guest may open
 // it, and finds its end.
 func TestHostSocketTable(t *testing.T) {
-	var out strings.Builder
-	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, "state")
-	for _, event := range hostEvents {
-		fmt.Fprint(table, "\t", event.name)
-	}
-	fmt.Fprintln(table)
-	for _, state := range hostStates {
-		fmt.Fprint(table, state.name)
-		for _, event := range hostEvents {
+	checkTable(t, "table/hvsock-host-events.txt", "state", len(hostStates), len(hostEvents),
+		func(row int) string { return hostStates[row].name },
+		func(column int) string { return hostEvents[column].name },
+		func(row, column int) string {
 			b := &bench{stepped: newStepped(t)}
-			state.sit(b)
+			hostStates[row].sit(b)
 			b.fromHost = nil
-			event.do(b)
+			hostEvents[column].do(b)
 			b.run()
-			fmt.Fprint(table, "\t", b.cell())
-		}
-		fmt.Fprintln(table)
-	}
-	require.NoError(t, table.Flush())
-	golden.Check(t, "table/hvsock-host-events.txt", out.String())
+			return b.cell()
+		})
 }
 
 // hostNames keeps the columns of a table narrow.
@@ -193,11 +180,7 @@ func (b *bench) cell() string {
 // leave closes everything, and sees that nothing is left. A guest that was reset
 // under its own feet gets no answer to anything, so there only time helps.
 func (b *bench) leave() {
-	for _, c := range []*Conn{b.conn, b.far} {
-		if c != nil {
-			_ = c.Close()
-		}
-	}
+	closeAll(b.conn, b.far)
 	for _, l := range []*Listener{b.listener, b.accepting} {
 		if l != nil {
 			_ = l.Close()
