@@ -55,13 +55,75 @@ func (e *modelEnd) write(t *rapid.T) {
 	}
 }
 
+// readFrom is write through ReadFrom, which loses what it has read and cannot
+// write: the counter tells what that is.
+func (e *modelEnd) readFrom(t *rapid.T) {
+	b := pattern(rapid.IntRange(0, 40000).Draw(t, "bytes"))
+	piece := rapid.IntRange(1, 40000).Draw(t, "piece")
+	require.NoError(t, ignoreClosed(e, e.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))))
+	before, left := e.conn.Stats().Out.Bytes, b
+	n, err := e.conn.ReadFrom(sourceFunc(func(p []byte) (n int, err error) {
+		n = copy(p[:min(len(p), piece)], left)
+		if left = left[n:]; n == 0 {
+			err = io.EOF
+		}
+		return n, err
+	}))
+	require.EqualValues(t, len(b)-len(left), n, "what its Reader returned")
+	sent := e.conn.Stats().Out.Bytes - before
+	e.out.sent = append(e.out.sent, b[:sent]...)
+	switch {
+	case len(b) == 0:
+		require.NoError(t, err)
+	case e.closed:
+		require.ErrorIs(t, err, net.ErrClosed)
+	case e.detached || e.out.fin:
+		require.ErrorIs(t, err, syscall.EPIPE)
+	case err == nil:
+		require.EqualValues(t, len(b), sent, "all or an error")
+	default:
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.False(t, e.out.dropped && e.out.cut < 0, "a peer that discards never makes a writer wait")
+	}
+}
+
+// writeTo is read through WriteTo, whose Writer takes so many bytes in all.
+func (e *modelEnd) writeTo(t *rapid.T) {
+	room := rapid.IntRange(0, 4000).Draw(t, "room")
+	require.NoError(t, ignoreClosed(e, e.conn.SetReadDeadline(time.Now().Add(time.Millisecond))))
+	taken := len(e.in.got)
+	n, err := e.conn.WriteTo(sinkFunc(func(p []byte) (int, error) {
+		k := min(len(p), room)
+		room -= k
+		e.in.got = append(e.in.got, p[:k]...)
+		if k < len(p) {
+			return k, syscall.ENOSPC
+		}
+		return k, nil
+	}))
+	require.EqualValues(t, len(e.in.got)-taken, n, "what its Writer took")
+	if err == nil {
+		err = io.EOF
+	}
+	if err == syscall.ENOSPC {
+		require.Zero(t, room)
+		err = nil
+	}
+	e.checkRead(t, err)
+}
+
 func (e *modelEnd) read(t *rapid.T) {
 	b := make([]byte, rapid.IntRange(1, 40000).Draw(t, "bytes"))
 	require.NoError(t, ignoreClosed(e, e.conn.SetReadDeadline(time.Now().Add(time.Millisecond))))
 	n, err := e.conn.Read(b)
 	e.in.got = append(e.in.got, b[:n]...)
-	require.True(t, bytes.HasPrefix(e.in.sent, e.in.got), "I-PREFIX")
 	require.Equal(t, n > 0, err == nil, "bytes, or a reason for none")
+	e.checkRead(t, err)
+}
+
+// checkRead checks what was read so far, and why it is not more.
+func (e *modelEnd) checkRead(t *rapid.T, err error) {
+	require.True(t, bytes.HasPrefix(e.in.sent, e.in.got), "I-PREFIX")
 	all := len(e.in.sent)
 	if e.in.cut >= 0 {
 		all = e.in.cut
@@ -141,6 +203,8 @@ func TestConnModel(t *testing.T) {
 				for i := range 4 { // calls that end something are rarer
 					actions[fmt.Sprint(e.name, ".Write", i)] = e.write
 					actions[fmt.Sprint(e.name, ".Read", i)] = e.read
+					actions[fmt.Sprint(e.name, ".ReadFrom", i)] = e.readFrom
+					actions[fmt.Sprint(e.name, ".WriteTo", i)] = e.writeTo
 				}
 				actions[e.name+".CloseRead"] = e.closeRead
 				actions[e.name+".CloseWrite"] = e.closeWrite
