@@ -47,7 +47,8 @@ func (g *Guest) Steps() Steps {
 }
 
 func possible(action, post bool, l *loop, receive bool) (s Steps) {
-	if l.ended() || l.frozenNow() {
+	calls, over := l.manualState()
+	if over {
 		return 0
 	}
 	if action {
@@ -56,13 +57,22 @@ func possible(action, post bool, l *loop, receive bool) (s Steps) {
 	if post {
 		s |= StepPost
 	}
-	if l.waiting() > 0 {
+	if calls > 0 {
 		return s | StepCall
 	}
 	if receive {
 		s |= StepReceive
 	}
 	return s
+}
+
+// manualState is how many calls wait, and whether nothing can happen: the loop has
+// ended or is frozen.
+func (l *loop) manualState() (calls int, over bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls = l.todo.len()
+	return calls, l.frozen || l.stopped && calls == 0
 }
 
 // Do does one of the things that Steps names. A step that is not possible does

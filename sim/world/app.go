@@ -3,6 +3,7 @@ package world
 import (
 	"errors"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -105,8 +106,11 @@ type apps struct {
 func (a *apps) init(w *World) {
 	a.w = w
 	a.byEP = map[uuid.UUID]*pair{}
-	a.buf = make([]byte, maxChunk)
+	a.buf = *chunks.Get().(*[]byte)
 }
+
+// chunks are buffers of worlds that are over: what one reads or writes into.
+var chunks = sync.Pool{New: func() any { b := make([]byte, maxChunk); return &b }}
 
 // enable lists what applications could do.
 func (a *apps) enable() {

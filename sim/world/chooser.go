@@ -56,11 +56,12 @@ type Priorities struct {
 	last     actorKey
 }
 
-// An actorKey is who does a step: its priority is that of all it does.
-type actorKey struct {
-	kind  Kind
-	guest uint8
-	actor uint32
+// An actorKey is who does a step: its priority is that of all it does. It is a
+// number, which hashes sooner than a struct.
+type actorKey uint64
+
+func (s Step) actor() actorKey {
+	return actorKey(s.Kind)<<40 | actorKey(s.Guest)<<32 | actorKey(s.Actor)
 }
 
 // maxStreak bounds how long one actor runs although others could.
@@ -83,13 +84,13 @@ func (p *Priorities) Choose(steps []Step, weights []uint16) int {
 		if weights[i] <= rareWeight && len(steps) > 1 {
 			continue
 		}
-		k := actorKey{s.Kind, s.Guest, s.Actor}
+		k := s.actor()
 		priority, known := p.priority[k]
 		if !known {
 			priority = 1 + p.Draw(1<<20)
 			p.priority[k] = priority
 		}
-		if key == (actorKey{}) || priority > bestPriority {
+		if key == 0 || priority > bestPriority {
 			best, bestPriority, key = i, priority, k
 		}
 	}

@@ -98,6 +98,7 @@ func (w *World) Run() Result {
 	defer func() {
 		w.result.Hash = w.hash
 	}()
+	w.result.Script = make([]Step, 0, max(len(w.o.Script), min(w.o.Steps, defaultSteps)))
 	w.guarded(func() {
 		if w.o.Script != nil {
 			w.replay()
@@ -109,6 +110,8 @@ func (w *World) Run() Result {
 		}
 	})
 	w.result.Hash = w.hash
+	buf := w.apps.buf // not a part of w, which may go
+	chunks.Put(&buf)
 	return w.result
 }
 
