@@ -28,8 +28,8 @@ func (e *OpenError) Error() string {
 // offer handles OfferChannel. An id out of range or in use contradicts the
 // guest's own table: the connection ends in order (faults.md GC-21).
 func (g *Guest) offer(m vmbus.OfferChannel) error {
-	if c := g.channels[m.Channel]; c != nil && c.stale {
-		g.forgetReserved(m.Channel, c) // its close was answered and the answer lost
+	for _, id := range g.offeredAnew(m) {
+		g.forgetReserved(id, g.channels[id])
 	}
 	if why := g.unwelcome(m); why != "" {
 		return &DropError{Message: vmbus.TypeOfferChannel, Channel: m.Channel, Reason: why}

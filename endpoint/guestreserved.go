@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hvlab/hvlab/channel"
 	"github.com/hvlab/hvlab/vmbus"
@@ -88,6 +89,21 @@ func (g *Guest) reservedClosed(id vmbus.ChannelID) error {
 		g.unshare(c)
 	}
 	return nil
+}
+
+// offeredAnew lists the reserved channels of earlier connections that an offer shows
+// to be gone: the host offers neither an id nor a device twice
+// (vmbus-control.md 3.1, 5.3), so their close was answered and the answer lost.
+func (g *Guest) offeredAnew(m vmbus.OfferChannel) (gone []vmbus.ChannelID) {
+	for _, c := range g.rings { // a reserved channel has one
+		o := c.item.Offer
+		same := o.Interface == m.Interface && o.Instance == m.Instance && o.SubChannel == m.SubChannel
+		if c.stale && (same || o.Channel == m.Channel) {
+			gone = append(gone, o.Channel)
+		}
+	}
+	slices.Sort(gone)
+	return gone
 }
 
 // forgetReserved drops a channel the host knows nothing of any more.

@@ -48,7 +48,7 @@ var sectionTests = map[string][]string{
 	"vmbus-control.md 3.10":  {"vmbus.TestParseChoosesTheForm", "vmbus.TestVectorsDecode", "P37-client-id", "P02-S09-bad-contacts"},
 	"vmbus-control.md 3.11":  {"vmbus.TestVectorsEncode", "P03-accepted-contact", "P23-server-monitor-pages"},
 	"vmbus-control.md 3.12":  {"P27-unload", "GC-09-slow-unload", "rescind-during-unload-0.13"},
-	"vmbus-control.md 3.13":  {"P20-reserved-channel", "P21-close-reserved-while-disconnected", "reserved-answer-lost", "reserved-below-4.0", "3.13-reserved-twice", "3.13-reserve-refused-after-reconnect", "endpoint/live.TestRawRequests"},
+	"vmbus-control.md 3.13":  {"P20-reserved-channel", "P21-close-reserved-while-disconnected", "reserved-answer-lost", "reserved-answer-lost-other-id", "reserved-below-4.0", "3.13-reserved-twice", "3.13-reserve-refused-after-reconnect", "endpoint/live.TestRawRequests"},
 	"vmbus-control.md 3.14":  {"D26-P12-socket-request-forms", "11-guest-dials-nobody", "12-guest-dials-nobody-at-4-0", "endpoint.TestSocketRequestLimit"},
 	"vmbus-control.md 3.15":  {"P11-modify-without-response", "P11-no-modify-at-4.0", "GC-10-P38-modify-channel", "D25-everything-is-answered"},
 	"vmbus-control.md 3.16":  {"P19-modify-connection", "P19-modify-connection-not-granted", "D21-modify-connection-refused", "modify-connection-while-monitored"},

@@ -80,6 +80,7 @@ type guestModel struct {
 }
 
 type guestChannel struct {
+	key       offers.Key
 	opening   bool // Open was called, and neither ChannelOpened nor OpenFailed came
 	rescinded bool // its driver was told
 	withdrawn bool // the host's rescind was taken
@@ -147,10 +148,14 @@ func (m *guestModel) update() {
 	m.negotiated = m.event.Negotiated
 }
 
+func keyOf(o vmbus.OfferChannel) offers.Key {
+	return offers.Key{Interface: o.Interface, Instance: o.Instance, SubChannel: o.SubChannel}
+}
+
 func (m *guestModel) take(a endpoint.Action) {
 	switch a := a.(type) {
 	case endpoint.OfferArrived:
-		m.channels[a.Offer.Channel] = &guestChannel{opening: m.early[a.Offer.Channel]}
+		m.channels[a.Offer.Channel] = &guestChannel{key: keyOf(a.Offer), opening: m.early[a.Offer.Channel]}
 		delete(m.early, a.Offer.Channel)
 	case endpoint.OfferRescinded:
 		if c := m.channels[a.Channel]; c != nil {
@@ -225,8 +230,11 @@ func (m *guestModel) receive() {
 		// it, whatever the guest makes of the offer. Of any other id in use: the host
 		// contradicts itself, and the connection is over (faults.md GC-21).
 		goesOn := m.event.Guest == endpoint.GuestRequesting || m.event.Guest == endpoint.GuestConnected
-		if c := m.channels[msg.Channel]; goesOn && c != nil && m.rings[c.ring] != nil {
-			m.rings[c.ring].torndown = true
+		for id, c := range m.channels {
+			again := id == msg.Channel || c.outlived && c.key == keyOf(*msg) // a device is not offered twice
+			if goesOn && again && m.rings[c.ring] != nil {
+				m.rings[c.ring].torndown = true
+			}
 		}
 	case *vmbus.OpenResult: // with the open the host gives up all it knows of such a channel
 		if c := m.channels[msg.Channel]; taken && c != nil && c.outlived && msg.Status != vmbus.StatusSuccess && m.rings[c.ring] != nil {

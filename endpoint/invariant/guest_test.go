@@ -48,6 +48,8 @@ func TestGuestRulesFindViolations(t *testing.T) {
 		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.RescindChannelOffer{Channel: 1}), did(endpoint.RingFree{Channel: 1}))}, // this guest tears down
 		// In the connection that reserved it a channel that was closed stays offered, and its pages are asked for.
 		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), got(&vmbus.CloseReservedChannelResponse{Channel: 1}), sent(&vmbus.GPADLTeardown{Channel: 1, GPADL: 9}), did(endpoint.RingFree{Channel: 1}))},
+		// The same device under another id says nothing of a channel of this connection.
+		{"I-GPADL-MEM", guestRun(iron, ask, header, got(&vmbus.OfferChannel{Channel: 2}), did(endpoint.RingFree{Channel: 1}))},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, release)},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, ask, header, got(&vmbus.GPADLCreated{Channel: 1, GPADL: 9}), sent(&vmbus.GPADLTeardown{Channel: 1, GPADL: 9}), release)},
 		{"I-RELEASE-AFTER-INFLIGHT", guestRun(iron, sent(&vmbus.ModifyChannel{Channel: 1}), release)},
