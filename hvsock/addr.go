@@ -22,6 +22,19 @@ func (Addr) Network() string { return network }
 // String is "vmid:serviceid", both as plain GUIDs. ParseAddr reads it.
 func (a Addr) String() string { return a.VMID.String() + ":" + a.ServiceID.String() }
 
+// Short is String with names and ports where there are any, as a person would write
+// it: "parent:5000". ParseAddr reads it, too.
+func (a Addr) Short() string {
+	vm, service := a.VMID.String(), a.ServiceID.String()
+	if name := vmWords[a.VMID]; name != "" {
+		vm = name
+	}
+	if port, ok := PortFromServiceID(a.ServiceID); ok {
+		service = strconv.FormatUint(uint64(port), 10)
+	}
+	return vm + ":" + service
+}
+
 // MarshalText is String.
 func (a Addr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
@@ -87,6 +100,12 @@ var vmNames = map[string]uuid.UUID{
 	"loopback":  Loopback, "local": Loopback,
 	"parent": Parent, "host": Parent,
 	"silohost": SiloHost,
+}
+
+// vmWords are the words of vmNames that Short says: Microsoft's.
+var vmWords = map[uuid.UUID]string{
+	Wildcard: "wildcard", Broadcast: "broadcast", Children: "children",
+	Loopback: "loopback", Parent: "parent", SiloHost: "silohost",
 }
 
 // cidNames are the words VSockAddr puts in front of a CID in parentheses.

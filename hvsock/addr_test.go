@@ -73,9 +73,11 @@ func TestParseAddr(t *testing.T) {
 		got, err := ParseAddr(test.text)
 		require.NoError(t, err, test.text)
 		require.Equal(t, test.want, got, test.text)
-		again, err := ParseAddr(got.String())
-		require.NoError(t, err, "what String prints")
-		require.Equal(t, got, again)
+		for _, text := range []string{got.String(), got.Short()} {
+			again, err := ParseAddr(text)
+			require.NoError(t, err, text)
+			require.Equal(t, got, again)
+		}
 	}
 }
 
@@ -126,6 +128,14 @@ func TestAddrText(t *testing.T) {
 	require.Error(t, json.Unmarshal([]byte(`"5000"`), &got))
 	require.Equal(t, want, got, "a failed parse leaves the address alone")
 	require.Equal(t, "hvsock", want.Network())
+
+	vm := uuid.MustParse(someVM)
+	for addr, short := range map[Addr]string{
+		want: "parent:5000", {VMID: Wildcard, ServiceID: vsockTemplate}: "wildcard:0",
+		{VMID: Children, ServiceID: vm}: "children:" + someVM, {VMID: vm, ServiceID: ServiceIDFromPort(PortAny)}: someVM + ":4294967295",
+	} {
+		require.Equal(t, short, addr.Short())
+	}
 }
 
 // hvsock.md 2.7: HOST is the parent, ANY the wildcard; Hyper-V does not number

@@ -186,7 +186,7 @@ func (b *Bridge) serveClient(client stream) {
 	}
 	guest, err := b.dial(want.service)
 	if err != nil {
-		b.opts.Log("a client was closed: " + err.Error())
+		b.opts.Log("a client was closed: " + b.noAnswer(want.service, err))
 		return
 	}
 	defer context.AfterFunc(b.ctx, func() { _ = guest.Close() })()
@@ -221,6 +221,19 @@ func (b *Bridge) dial(service uuid.UUID) (*hvsock.Conn, error) {
 		defer cancel()
 	}
 	return b.opts.Dial(ctx, hvsock.Addr{VMID: b.opts.VMID, ServiceID: service})
+}
+
+// noAnswer says why a service of the guest was not reached.
+func (b *Bridge) noAnswer(service uuid.UUID, err error) string {
+	to := hvsock.Addr{VMID: b.opts.VMID, ServiceID: service}
+	if op, ok := err.(*net.OpError); ok {
+		err = op.Err // the address is more than a person wants to read
+	}
+	text := fmt.Sprintf("no connection to %s: %v", to.Short(), err)
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		text += "; probably nobody listens there: a guest has no way to say so"
+	}
+	return text
 }
 
 // requested is called when the guest wants a connection. It must not block.
