@@ -55,6 +55,7 @@ type machine struct {
 	pause     pauseState
 	short     bool // an allocation has failed
 	failNext  bool // the next one does
+	refusals  int  // of posts, in a row
 }
 
 type pauseState uint8

@@ -52,6 +52,14 @@ func (m *machine) save() {
 	}
 }
 
+// turn makes what happens from now on in this step another side's doing.
+func (w *World) turn(to side) {
+	if w.o.Checks == CheckAll {
+		w.checkRings()
+	}
+	w.actor = to
+}
+
 // maxSaves is how often a host may be saved until calls that waited are done.
 const maxSaves = 4
 
@@ -59,9 +67,9 @@ const maxSaves = 4
 func (m *machine) saved() (guest, host []byte) {
 	w := m.w
 	guest, err := m.guest.SaveWith(func() (err error) {
-		w.actor = hostSide
+		w.turn(hostSide)
 		host, err = m.host.Save()
-		w.actor = guestSide
+		w.turn(guestSide)
 		return err
 	})
 	if err != nil {
@@ -83,7 +91,7 @@ func (m *machine) restore(guest []byte) bool {
 			p.excuse("its guest was restored")
 		}
 	}
-	w.actor = hostSide
+	w.turn(hostSide)
 	m.moving = true
 	host, err := m.host.SaveAndClose()
 	m.moving = false
@@ -96,10 +104,7 @@ func (m *machine) restore(guest []byte) bool {
 		return false
 	}
 	m.peer.Attach(m.host)
-	if w.o.Checks == CheckAll {
-		w.checkRings() // what changes from now on is the guest's doing
-	}
-	w.actor = guestSide
+	w.turn(guestSide)
 	m.life++
 	m.owner.die()
 	m.endSockets()

@@ -16,10 +16,30 @@ func (w *World) replay() {
 		if w.failed() {
 			return
 		}
-		if s = w.aim(s); w.possible(s) {
+		if s.Kind == Settle {
+			w.settleBus()
+		} else if s = w.aim(s); w.possible(s) {
 			w.result.Script = append(w.result.Script, s)
 			w.do(s)
 		}
+	}
+}
+
+// settleBus does the first step that is possible, applications, faults and the
+// passing of time left out, until there is none: a line "run" in a scenario that
+// somebody wrote. What it did is part of the result's script, one by one.
+func (w *World) settleBus() {
+	for n := 0; n < maxRestSteps && !w.failed(); n++ {
+		w.enabled()
+		at := slices.IndexFunc(w.steps, func(s Step) bool {
+			return s.Kind == HostStep || s.Kind == GuestStep || s.Kind == SignalGuest || s.Kind == SignalHost || s.Kind == FireTimer
+		})
+		if at < 0 {
+			return
+		}
+		s := w.steps[at]
+		w.result.Script = append(w.result.Script, s)
+		w.do(s)
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	App                         // an application does Op
 	Fault                       // a legal fault: Op
 	Hostile                     // a hostile peer: Op
+	Settle                      // everything but applications and time, until nothing is left: see World.settleBus
 )
 
 // A Step is one thing that happens. It is comparable, and its text form is
@@ -74,6 +75,8 @@ func (s Step) String() string {
 		return fmt.Sprintf("timer %d", s.Arg)
 	case Advance:
 		return "advance"
+	case Settle:
+		return "run"
 	case App:
 		return s.appText()
 	case Fault, Hostile:
@@ -136,6 +139,8 @@ func ParseStep(text string) (Step, error) {
 	switch f[0] {
 	case "advance":
 		return Step{Kind: Advance}, nil
+	case "run":
+		return Step{Kind: Settle}, nil
 	case "timer":
 		if n, ok := number(f, 1); ok && len(f) == 2 {
 			return Step{Kind: FireTimer, Arg: n}, nil

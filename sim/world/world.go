@@ -214,9 +214,13 @@ func (w *World) doBus(m *machine, s Step) {
 		if live.Steps(s.Op) == live.StepReceive {
 			m.handled(guestSide)
 		}
+		if live.Steps(s.Op) == live.StepPost {
+			m.refusals = 0
+		}
 		m.guest.Do(live.Steps(s.Op))
 	case RefusedPost:
 		w.actor = guestSide
+		m.refusals++
 		m.port.refuse = true
 		m.guest.Do(live.StepPost & m.guestSteps())
 		m.port.refuse = false
@@ -295,7 +299,7 @@ func (w *World) enableBus(m *machine) {
 				w.add(Step{Kind: GuestStep, Guest: m.number, Op: uint8(one)}, normalWeight)
 			}
 		}
-		if s&live.StepPost != 0 && w.o.Legal && !w.resting {
+		if s&live.StepPost != 0 && w.o.Legal && !w.resting && m.refusals < maxRefusals {
 			w.add(Step{Kind: RefusedPost, Guest: m.number}, lowWeight)
 		}
 	}
@@ -309,6 +313,10 @@ func (w *World) enableBus(m *machine) {
 		w.add(Step{Kind: SignalHost, Guest: m.number, Arg: v}, normalWeight)
 	}
 }
+
+// maxRefusals is how often in a row the hypervisor may refuse a post: a guest gives
+// up after 100 attempts, and then its link has failed.
+const maxRefusals = 50
 
 // maxAdvance bounds how long nothing happens although something could: every
 // timeout of the protocol is far longer, so that an end is slow, but not dead.
