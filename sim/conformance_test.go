@@ -24,9 +24,20 @@ func TestConformanceOfProfiles(t *testing.T) {
 	}
 }
 
+// TestConformanceOfContainers runs it with containers; those that stay on their
+// machine are like its loopback.
+func TestConformanceOfContainers(t *testing.T) {
+	host, guest := newPair(t, HostOptions{}, GuestOptions{})
+	conformRoles(t, GuestOptions{}, containerRoles(t, host, guest)[:3])
+}
+
 func conform(t *testing.T, o GuestOptions, atMost int) {
 	host, guest := newPair(t, HostOptions{}, o)
-	for _, r := range roles(host, guest)[:atMost] {
+	conformRoles(t, o, roles(host, guest)[:atMost])
+}
+
+func conformRoles(t *testing.T, o GuestOptions, list []role) {
+	for _, r := range list {
 		next := uint32(20_000)
 		fresh := func() (bind, dial hvsock.Addr) {
 			next++
@@ -35,7 +46,7 @@ func conform(t *testing.T, o GuestOptions, atMost int) {
 		}
 		tr := hvsocktest.Over(r.name, r.listen, r.dial, fresh)
 		switch r.name {
-		case "host to guest":
+		case "host to guest", "host to container":
 			tr.Acceptor, tr.NeverRefuses = o.Profile, true // hvsock.md 5.2
 		case "guest to host":
 			tr.Dialer, tr.NeverRefuses = o.Profile, o.Profile.IgnoresRefusal

@@ -43,6 +43,8 @@ func newPair(t testing.TB, ho HostOptions, g GuestOptions) (*Host, *Guest) {
 	t.Cleanup(func() {
 		require.NoError(t, host.Close())
 		require.Zero(t, guest.memory.InUsePages(), "every guest page is back")
+		require.Zero(t, host.Usage(), "and every channel, connection and listener")
+		require.Zero(t, guest.Usage(), "of the guest, too")
 	})
 	return host, guest
 }
@@ -65,6 +67,23 @@ func roles(host *Host, guest *Guest) []role {
 	}
 }
 
+// containerRoles are those of a container in the guest, which is over VMBus with its
+// host, and of one on the host.
+func containerRoles(t testing.TB, host *Host, guest *Guest) []role {
+	silo, err := guest.NewContainer(ContainerOptions{})
+	require.NoError(t, err)
+	hosted, err := host.NewContainer(ContainerOptions{})
+	require.NoError(t, err)
+	return []role{
+		{"container to host", host.Listen, silo.Dial, port(hvsock.Children, 5000), port(hvsock.Parent, 5000)},
+		{"host to container", silo.Listen, host.Dial, port(hvsock.Wildcard, 5000), port(silo.ID(), 5000)},
+		{"container to its guest", guest.Listen, silo.Dial, port(hvsock.Wildcard, 5001), port(hvsock.SiloHost, 5001)},
+		{"guest to its container", silo.Listen, guest.Dial, port(hvsock.SiloHost, 5001), port(silo.ID(), 5001)},
+		{"container to its own host", host.Listen, hosted.Dial, port(hvsock.Children, 5002), port(hvsock.Parent, 5002)},
+		{"host to its own container", hosted.Listen, host.Dial, port(hvsock.Parent, 5002), port(hosted.ID(), 5002)},
+	}
+}
+
 // connect returns both ends of a new connection.
 func connect(t require.TestingT, r role) (dialed, accepted net.Conn) {
 	l, err := r.listen(r.bind)
@@ -79,7 +98,7 @@ func connect(t require.TestingT, r role) (dialed, accepted net.Conn) {
 
 func TestNettest(t *testing.T) {
 	host, guest := newPair(t, HostOptions{}, GuestOptions{})
-	for _, r := range roles(host, guest) {
+	for _, r := range append(roles(host, guest), containerRoles(t, host, guest)...) {
 		t.Run(r.name, func(t *testing.T) {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				c1, c2 = connect(t, r)
@@ -94,7 +113,7 @@ func TestNettest(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host, guest := newPair(t, HostOptions{}, GuestOptions{})
-		for _, r := range roles(host, guest) {
+		for _, r := range append(roles(host, guest), containerRoles(t, host, guest)...) {
 			for range 20 {
 				c1, c2 := connect(t, r)
 				_, err := c1.Write([]byte("ping"))

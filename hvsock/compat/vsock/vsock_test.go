@@ -34,7 +34,11 @@ func newPair(t testing.TB) (host, guest *vsock.Machine) {
 	require.NoError(t, err)
 	g, err := h.NewGuest(sim.GuestOptions{})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, h.Close()) })
+	t.Cleanup(func() {
+		require.NoError(t, h.Close())
+		require.Zero(t, h.Usage(), "channels, pages, connections and listeners are back")
+		require.Zero(t, g.Usage(), "of the guest, too")
+	})
 	return vsock.OnHost(h, map[uint32]uuid.UUID{3: g.ID()}), vsock.OnGuest(g)
 }
 

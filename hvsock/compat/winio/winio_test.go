@@ -32,7 +32,11 @@ func newPair(t testing.TB) (host, guest *winio.Machine, vmid guid.GUID) {
 	require.NoError(t, err)
 	g, err := h.NewGuest(sim.GuestOptions{})
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, h.Close()) })
+	t.Cleanup(func() {
+		require.NoError(t, h.Close())
+		require.Zero(t, h.Usage(), "channels, pages, connections and listeners are back")
+		require.Zero(t, g.Usage(), "of the guest, too")
+	})
 	return winio.On(h), winio.On(g), guid.FromArray(g.ID())
 }
 
