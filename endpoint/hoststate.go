@@ -174,8 +174,10 @@ func (h *Host) ResetDone() {
 	}
 }
 
-// Reset is a reset of the virtual machine. ResetFinished follows.
+// Reset is a reset of the virtual machine. ResetFinished follows. What the guest was
+// to hear is discarded at once, also if the reset has to wait for a set-up.
 func (h *Host) Reset() {
 	h.observe(MachineReset{})
+	h.out.clear()
 	h.disconnect(MachineResets, nextAction{kind: thenReset})
 }
