@@ -41,13 +41,14 @@ const (
 	opResume
 	opUnload
 	opBoot // again, after an unload, a reset or a crash
-	opSave // both ends are saved, and run on
+	opSave // both ends are saved, and what is restored runs on
+	opWake // a suspended machine runs again
 )
 
 var appNames = [...]string{
 	"", "accept", "dial", "dial", "cancel", "read", "write", "closewrite", "closeread", "close", "readdeadline", "writedeadline",
 	"publish", "open", "closechannel", "modify", "hostsend", "send", "hostreceive", "receive",
-	"pause", "resume", "unload", "boot", "save",
+	"pause", "resume", "unload", "boot", "save", "wake",
 }
 
 // opsWithArg have a number in their text; of those in drawnOps the chooser draws it.
@@ -121,16 +122,18 @@ func (a *apps) enable() {
 	for _, m := range w.machines {
 		m.enableDevices()
 		m.enableLife()
-		if queued, _ := m.listener.Waiting(); queued > 0 && !m.gone && !m.down {
+		if queued, _ := m.listener.Waiting(); queued > 0 && !m.gone && !m.down && !m.frozen {
 			w.add(Step{Kind: App, Op: opAccept, Guest: m.number}, normalWeight)
 		}
 		if !w.resting && m.socketsWork() && len(a.pairs) < maxPairs {
-			w.add(Step{Kind: App, Op: opDial, Guest: m.number}, rareWeight)
+			if !m.frozen {
+				w.add(Step{Kind: App, Op: opDial, Guest: m.number}, rareWeight)
+			}
 			w.add(Step{Kind: App, Op: opHostDial, Guest: m.number}, rareWeight)
 		}
 	}
 	for _, p := range a.pairs {
-		if p.pending && !w.resting {
+		if p.pending && !w.resting && !(p.byGuest && p.m.frozen) {
 			w.add(Step{Kind: App, Op: opCancel, Actor: 2 * p.id}, rareWeight)
 		}
 	}
@@ -165,7 +168,7 @@ func (a *apps) do(s Step) {
 				w.fail(LiveCalls, "c%d: the dialer gave up and was not told", p.id)
 			}
 		}
-	case opPause, opResume, opUnload, opBoot, opSave:
+	case opPause, opResume, opUnload, opBoot, opSave, opWake:
 		if m := w.machine(s.Guest); m != nil {
 			w.actor = guestSide
 			m.live(s.Op)

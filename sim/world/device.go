@@ -372,7 +372,7 @@ func (m *machine) enableDevices() {
 		if d.offered == nil && !w.resting && d.mayPublish() {
 			w.add(Step{Kind: App, Op: opPublish, Guest: m.number, Arg: n}, rareWeight)
 		}
-		if d.driver == nil && d.seen != nil && m.connected && !m.closing && !w.resting {
+		if d.driver == nil && d.seen != nil && !m.frozen && m.connected && !m.closing && !w.resting {
 			weight := uint16(lowWeight)
 			if d.refused { // it is still closing, or gone
 				weight = rareWeight
@@ -380,7 +380,7 @@ func (m *machine) enableDevices() {
 			w.add(Step{Kind: App, Op: opOpen, Guest: m.number, Arg: n}, weight)
 		}
 		for i, e := range d.ends {
-			if e == nil {
+			if e == nil || i == 1 && m.frozen {
 				continue
 			}
 			if e.canSend() {
@@ -390,7 +390,7 @@ func (m *machine) enableDevices() {
 				w.add(Step{Kind: App, Op: opHostReceive + uint8(i), Guest: m.number, Arg: n}, normalWeight)
 			}
 		}
-		if g := d.driver; g != nil && g.end != nil && !g.end.dead && !g.closed {
+		if g := d.driver; g != nil && g.end != nil && !g.end.dead && !g.closed && !m.frozen {
 			if w.resting {
 				if d.quiet() || m.attacked() {
 					w.add(Step{Kind: App, Op: opCloseChannel, Guest: m.number, Arg: n}, normalWeight)

@@ -52,6 +52,9 @@ func (e *end) step(op uint8) Step {
 // enable lists what e could do.
 func (e *end) enable() {
 	w := e.w
+	if e.side == guestSide && e.pair.m.frozen {
+		return
+	}
 	canRead := !e.eof && !e.cut && !e.shutRead && !e.fault
 	canWrite := e.sent < e.plan && !e.shutWrite && !e.broken
 	if canRead && (!e.readWait || e.expired(e.readDeadline)) {

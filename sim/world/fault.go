@@ -17,9 +17,10 @@ const (
 	faultSpurious       // a doorbell rings that nobody has rung: flag Arg of processor 0
 	faultJump           // the clock jumps forward
 	faultMemory         // the guest's next allocation fails
+	faultSuspend        // the machine stands still until opWake; its connections are cut off
 )
 
-var faultNames = [...]string{"", "rescind", "reset", "crash", "spurious", "jump", "memory"}
+var faultNames = [...]string{"", "rescind", "reset", "crash", "spurious", "jump", "memory", "suspend"}
 
 // jump is how far the clock jumps: beyond every timeout but that of an unload.
 const jump = 10 * time.Second
@@ -48,8 +49,8 @@ func (w *World) enableFaults() {
 		if m.down {
 			continue
 		}
-		for _, op := range []uint8{faultReset, faultCrash, faultMemory} {
-			if w.rarely() && (op != faultCrash || m.quiet()) {
+		for _, op := range []uint8{faultReset, faultCrash, faultMemory, faultSuspend} {
+			if w.rarely() && (op != faultCrash || m.quiet()) && !(op == faultSuspend && (m.frozen || !m.connected)) {
 				w.add(Step{Kind: Fault, Op: op, Guest: m.number}, rareWeight)
 			}
 		}
@@ -120,6 +121,35 @@ func (w *World) doFault(s Step) {
 		m.port.toGuest = merge(m.port.toGuest, s.Arg)
 	case faultMemory:
 		m.failNext = !m.down
+	case faultSuspend:
+		m.suspend()
+	}
+}
+
+// suspend makes the machine stand still: hvsock.md 11, HV-18.
+func (m *machine) suspend() {
+	w := m.w
+	if m.down || m.frozen {
+		return
+	}
+	w.actor = guestSide
+	if err := m.guest.Freeze(); err != nil {
+		w.fail(LiveCalls, "guest%d: freezing: %v", m.number, err)
+		return
+	}
+	m.frozen = true
+	m.sockets.Hold()
+	w.excuse(m, "its guest was suspended")
+	w.turn(hostSide)
+	m.peer.Suspend()
+}
+
+// wake ends it.
+func (m *machine) wake() {
+	if m.frozen {
+		m.frozen = false
+		m.sockets.Release()
+		m.guest.Thaw()
 	}
 }
 
@@ -142,7 +172,7 @@ func (m *machine) die(how string) {
 	w := m.w
 	w.actor = guestSide
 	m.life++
-	m.down, m.connected, m.connects, m.closing, m.gone, m.pause = true, false, false, false, true, running
+	m.down, m.connected, m.connects, m.closing, m.gone, m.pause, m.frozen = true, false, false, false, true, running, false
 	m.owner.die()
 	m.port.toGuest = m.port.toGuest[:0]
 	m.view.guestDied()
@@ -182,6 +212,8 @@ func (m *machine) enableLife() {
 	w := m.w
 	switch {
 	case w.ending:
+	case m.frozen:
+		w.add(Step{Kind: App, Op: opWake, Guest: m.number}, lowWeight)
 	case m.down && !m.resetting:
 		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
 	case m.gone && m.closing && !w.resting:
@@ -236,6 +268,8 @@ func (m *machine) live(op uint8) {
 		m.reboot()
 	case opSave:
 		m.save()
+	case opWake:
+		m.wake()
 	}
 }
 

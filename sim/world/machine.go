@@ -56,6 +56,7 @@ type machine struct {
 	short     bool // an allocation has failed
 	failNext  bool // the next one does
 	refusals  int  // of posts, in a row
+	frozen    bool // suspended
 }
 
 type pauseState uint8

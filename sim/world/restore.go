@@ -115,6 +115,7 @@ func (m *machine) restore(guest []byte) bool {
 		return false
 	}
 	m.guest.Thaw()
+	m.frozen = false
 	if err := m.listen(); err != nil {
 		w.fail(SaveID, "guest%d: the restored guest cannot listen: %v", m.number, err)
 		return false
