@@ -29,35 +29,45 @@ func traceReceived(t *trace.Tracer, dir vmbus.Direction, payload []byte, n vmbus
 }
 
 // A dropLog records why one side dropped what its peer sent: at most
-// maxDropLines lines in a second, then how many there would have been (faults.md
-// GC-19). It belongs to the loop.
+// maxDropLines lines in any second, whichever moment it begins at, then how many
+// there would have been (faults.md GC-19). It belongs to the loop.
 type dropLog struct {
 	tracer *trace.Tracer
 	side   string // trace.Host or trace.Guest
 	clock  Clock
 
-	began time.Time // of the second that is counted
-	lines int       // in that second
-	left  int       // left out since the last line
+	told [maxDropLines]time.Time // when the last lines were written
+	next int                     // the oldest of them
+	left int                     // left out since the last line
 }
 
-// maxDropLines is how many drops of one peer are told each second (faults.md 5).
+// maxDropLines is how many lines each second the drops of one peer are worth, the
+// line that counts those left out included (faults.md 5).
 const maxDropLines = 10
 
+// note writes a line if there is room for it, and for the count of those before it
+// that had none.
 func (d *dropLog) note(err error) {
 	if !d.tracer.On() {
 		return
 	}
-	if now := d.clock.Now(); now.Sub(d.began) >= time.Second || putback.On(putback.GC19) {
-		if d.left > 0 {
-			d.tracer.Emit(trace.Event{Dir: d.side, Name: "drops left out", Fields: []trace.Field{{Name: "count", Value: d.left}}})
-		}
-		d.began, d.lines, d.left = now, 0, 0
+	now := d.clock.Now()
+	room := func(lines int) bool {
+		return now.Sub(d.told[(d.next+lines-1)%maxDropLines]) >= time.Second || putback.On(putback.GC19)
 	}
-	if d.lines == maxDropLines {
+	if !room(1) || d.left > 0 && !room(2) {
 		d.left++
 		return
 	}
-	d.lines++
-	d.tracer.Emit(trace.Event{Dir: d.side, Name: "drop", Fields: []trace.Field{{Name: "error", Value: err.Error()}}})
+	if d.left > 0 {
+		d.write(now, "drops left out", trace.Field{Name: "count", Value: d.left})
+		d.left = 0
+	}
+	d.write(now, "drop", trace.Field{Name: "error", Value: err.Error()})
+}
+
+func (d *dropLog) write(now time.Time, name string, f trace.Field) {
+	d.told[d.next] = now
+	d.next = (d.next + 1) % maxDropLines
+	d.tracer.Emit(trace.Event{At: now, Dir: d.side, Name: name, Fields: []trace.Field{f}})
 }
