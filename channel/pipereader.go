@@ -64,9 +64,12 @@ func (p *PipeReader) Read(b []byte) (n int, signal bool, err error) {
 		return 0, false, nil
 	}
 	if !p.open && !p.eof && p.err == nil {
-		// Refresh fails as next does, which is left to tell.
-		if p.ring.Refresh() == nil {
+		// Errors but this are left to next to tell.
+		switch p.ring.Refresh() {
+		case nil:
 			n = p.readRun(b)
+		case ringbuffer.ErrEmpty:
+			return 0, p.release(), ringbuffer.ErrEmpty
 		}
 	}
 	for n < len(b) {

@@ -152,9 +152,12 @@ func (p plan) read(t *testing.T, r *Reader, data, space doorbell) {
 // both asleep, which the synctest bubble recognises and reports as a deadlock:
 // no time passes and no machine is too slow for it.
 func TestNoLostWakeup(t *testing.T) {
-	packets := 2500
-	if testing.Short() {
+	packets := 20_000 // two million in all
+	switch {
+	case testing.Short():
 		packets = 500
+	case raceDetector:
+		packets = 2500
 	}
 	var plans []plan
 	for i := range 108 {
