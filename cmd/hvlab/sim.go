@@ -37,7 +37,7 @@ type simVerb struct {
 	ShardCount int    `placeholder:"N" help:"As -shard, with I from JOB_COMPLETION_INDEX, as a Kubernetes indexed Job sets it."`
 	Merge      bool   `help:"Print the sum of the reports in FILES."`
 
-	Inject    bool   `help:"Repeat each seed with a rescind, reset, unload, crash, save and failed allocation before each of its steps in turn."`
+	Inject    bool   `help:"Repeat each seed with a rescind, reset, unload, crash, save, suspension and failed allocation before each of its steps in turn."`
 	Scenarios string `placeholder:"DIR|FILE" help:"With -inject: scenario files take the place of seeds."`
 	Pairs     bool   `help:"With -scenarios: two faults in each run, one soon after the other."`
 	Cells     bool   `help:"Run the seeds in every way, and the scenarios with -inject: print who visits which cell of the transition tables."`
@@ -142,6 +142,9 @@ func (v *simVerb) inject(ctx context.Context, opts campaign.Options, o output) e
 		return errors.New("-inject goes with -seeds, -steps, -guests, -version, -ring-pages and -j")
 	}
 	table, err := campaign.Inject(ctx, opts)
+	if opts.Progress != nil {
+		fmt.Fprint(o.err, "\r\x1b[K")
+	}
 	if !campaign.WriteInjections(o.out, table) {
 		return errFindings
 	}

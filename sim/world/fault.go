@@ -6,6 +6,8 @@ import (
 
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/guestmem"
+	"github.com/hvlab/hvlab/vmbus/synic"
 )
 
 // Legal faults.
@@ -27,10 +29,37 @@ const jump = 10 * time.Second
 
 // guestSteps is what the guest can do next, if there is one.
 func (m *machine) guestSteps() live.Steps {
-	if m.down || m.mute && m.w.attacker() == guestSide {
+	switch {
+	case m.down:
+		return m.leftSteps()
+	case m.mute && m.w.attacker() == guestSide:
 		return 0
 	}
 	return m.guest.Steps()
+}
+
+// leftSteps is what there is to do between two lives: after a crash, whatever boots
+// the machine again takes what comes for its predecessor, and throws it away.
+func (m *machine) leftSteps() live.Steps {
+	for _, page := range m.slots {
+		if synic.SlotFull(page, synic.MessageSINT) {
+			return live.StepReceive
+		}
+	}
+	return 0
+}
+
+// throwAway does the step of leftSteps.
+func (m *machine) throwAway() {
+	for vp, page := range m.slots {
+		if !synic.SlotFull(page, synic.MessageSINT) {
+			continue
+		}
+		if synic.FreeSlot(page, synic.MessageSINT) {
+			_ = m.port.WriteMSR(uint32(vp), synic.MSREOM, 0) // write-only, always accepted
+		}
+		return
+	}
 }
 
 // enableFaults lists what may always happen.
@@ -50,7 +79,7 @@ func (w *World) enableFaults() {
 			continue
 		}
 		for _, op := range []uint8{faultReset, faultCrash, faultMemory, faultSuspend} {
-			if w.rarely() && (op != faultCrash || m.quiet()) && !(op == faultSuspend && (m.frozen || !m.connected)) {
+			if w.rarely() && !(op == faultSuspend && (m.frozen || !m.connected)) {
 				w.add(Step{Kind: Fault, Op: op, Guest: m.number}, rareWeight)
 			}
 		}
@@ -71,9 +100,7 @@ func (m *machine) hostSteps() live.Steps {
 // quiet reports whether no message is on its way or waits to be. A guest that
 // begins anew without a reset cannot tell an answer to its contact from one to its
 // predecessor's: a kernel that starts another lets the host finish first.
-func (m *machine) quiet() bool {
-	return m.host.Steps() == 0 && len(m.view.toHost) == 0 && len(m.view.toGuest) == 0
-}
+func (m *machine) quiet() bool { return m.host.Steps() == 0 && m.leftSteps() == 0 }
 
 // rarely is true at one step in 32: what ends many things at once would else
 // leave nothing to end. It is a matter of the step's number, so that a script is
@@ -104,6 +131,7 @@ func (w *World) doFault(s Step) {
 		m.host.Rescind(id)
 	case faultReset:
 		m.die("was reset")
+		m.slots, m.view.toGuest = m.slots[:0], nil
 		m.port.Partition.Reset()
 		m.port.toHost = m.port.toHost[:0]
 		m.view.toHost = m.view.toHost[:0]
@@ -185,7 +213,20 @@ func (m *machine) die(how string) {
 		d.driver = nil
 	}
 	m.failNext = false
+	m.findSlots()
 	m.newHeap()
+}
+
+// findSlots finds the pages of the message slots, before their heap goes.
+func (m *machine) findSlots() {
+	m.slots = m.slots[:0]
+	for vp := range uint32(vps) {
+		if v, err := m.port.ReadMSR(vp, synic.MSRSIMP); err == nil && v&1 != 0 {
+			if page, err := m.memory.heap.Page(v / guestmem.PageSize); err == nil {
+				m.slots = append(m.slots, page)
+			}
+		}
+	}
 }
 
 // endSockets ends what the guest's applications had of connections, without a word.
@@ -214,8 +255,10 @@ func (m *machine) enableLife() {
 	case w.ending:
 	case m.frozen:
 		w.add(Step{Kind: App, Op: opWake, Guest: m.number}, lowWeight)
-	case m.down && !m.resetting:
-		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
+	case m.down:
+		if m.mayBoot() {
+			w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
+		}
 	case m.gone && m.closing && !w.resting:
 		w.add(Step{Kind: App, Op: opBoot, Guest: m.number}, normalWeight)
 	case m.pause == paused:
@@ -273,10 +316,14 @@ func (m *machine) live(op uint8) {
 	}
 }
 
+// mayBoot reports whether a machine that is down may start: the host has let go of
+// the last life, or has nothing more to say to it.
+func (m *machine) mayBoot() bool { return !m.resetting && (m.quiet() || m.attacked()) }
+
 // reboot starts the guest again, after an unload, a reset or a crash.
 func (m *machine) reboot() {
 	w := m.w
-	if m.resetting || !m.down && !(m.gone && m.closing) {
+	if m.down && !m.mayBoot() || !m.down && !(m.gone && m.closing) {
 		return
 	}
 	if !m.down { // it has unloaded

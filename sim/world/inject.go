@@ -12,6 +12,7 @@ func Injections(guest uint8) []Step {
 		{Kind: Fault, Op: faultCrash, Guest: guest},
 		{Kind: App, Op: opSave, Guest: guest},
 		{Kind: Fault, Op: faultMemory, Guest: guest},
+		{Kind: Fault, Op: faultSuspend, Guest: guest},
 	}
 }
 
@@ -28,17 +29,40 @@ func (s Step) Name() string {
 	return s.String()
 }
 
-// Inject repeats a run with s before the step at, counted from 0. It reports false
-// if s was not possible there: the result is then that of the run without it.
-func Inject(base Result, at int, s Step) (r Result, done bool, err error) {
+// Inject repeats a run with s before the step at, counted from 0. why is empty if
+// that was done; otherwise it says why s was not possible there, and the result is
+// that of the run without it.
+func Inject(base Result, at int, s Step) (r Result, why string, err error) {
 	o := base.Options
-	o.Legal, o.Trace = true, nil
-	o.Script = slices.Insert(slices.Clone(base.Script), min(at, len(base.Script)), s)
+	at = min(at, len(base.Script))
+	o.Legal, o.Trace, o.injected = true, nil, at+1
+	o.Script = slices.Insert(slices.Clone(base.Script), at, s)
 	r, err = Run(o)
-	done = slices.ContainsFunc(r.Script, func(t Step) bool {
-		return t.Kind == s.Kind && t.Op == s.Op && t.Guest == s.Guest
-	})
-	return r, done, err
+	why, r.Options.injected = r.refused, 0
+	return r, why, err
+}
+
+// whyNot says why s, a step that Inject puts in, is not possible now.
+func (w *World) whyNot(s Step) string {
+	m := w.machine(s.Guest)
+	isRescind := s.Kind == Fault && s.Op == faultRescind
+	switch {
+	case m == nil:
+		return "there is no such guest"
+	case isRescind && len(m.view.ids) == 0:
+		return "nothing is offered"
+	case m.down:
+		return "the guest is down already"
+	case m.frozen:
+		return "the guest is suspended already"
+	case m.connects:
+		return "the guest is not connected yet"
+	case m.closing || m.gone:
+		return "the guest has unloaded, or its bus has ended"
+	case m.pause != running:
+		return "the guest's bus is paused"
+	}
+	return "it is not possible then"
 }
 
 // aim gives a rescind without a channel the newest one.

@@ -108,6 +108,7 @@ type Result struct {
 	Findings  []Finding
 	Exercised [Invariants + 1]uint64 // how often each invariant was at stake, by number
 	Script    []Step                 // what happened in the first phase
+	refused   string                 // why what Inject put in was not possible
 }
 
 // Same compares r with a second run of the same options, and adds a Finding if that

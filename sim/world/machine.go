@@ -53,10 +53,11 @@ type machine struct {
 	down      bool // no guest is running
 	resetting bool // the host has not let go since a reset
 	pause     pauseState
-	short     bool // an allocation has failed
-	failNext  bool // the next one does
-	refusals  int  // of posts, in a row
-	frozen    bool // suspended
+	short     bool             // an allocation has failed
+	failNext  bool             // the next one does
+	refusals  int              // of posts, in a row
+	frozen    bool             // suspended
+	slots     []*guestmem.Page // while down: of messages, by processor
 }
 
 type pauseState uint8

@@ -34,6 +34,7 @@ type Options struct {
 	// NoDevices leaves the sockets alone: Shrink leaves out what a finding does not need.
 	NoDevices bool
 	roomy     bool // listeners have room for everybody
+	injected  int  // the step of Script, from 1, that Inject has put in; 0 if none
 	Checks    Level
 	// Script is the first phase, instead of choices: its steps are done in order,
 	// those left out that are not possible when their turn comes.

@@ -12,7 +12,7 @@ import (
 
 // replay does the steps of a script.
 func (w *World) replay() {
-	for _, s := range w.o.Script {
+	for n, s := range w.o.Script {
 		if w.failed() {
 			return
 		}
@@ -21,6 +21,8 @@ func (w *World) replay() {
 		} else if s = w.aim(s); w.possible(s) {
 			w.result.Script = append(w.result.Script, s)
 			w.do(s)
+		} else if n+1 == w.o.injected {
+			w.result.refused = w.whyNot(s)
 		}
 	}
 }

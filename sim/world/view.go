@@ -132,6 +132,7 @@ func (m *machine) handled(at side) {
 	*list = (*list)[1:]
 	switch {
 	case m.attacked():
+	case at == guestSide && m.down: // nobody handles it
 	case at == hostSide:
 		v.rules.hostHandles(first.msg, first.words)
 		v.hostHandles(first.msg)
@@ -204,9 +205,8 @@ func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
 	}
 }
 
-// guestDied forgets what only the guest knew: what is on its way to it.
+// guestDied forgets what only the guest knew.
 func (v *view) guestDied() {
-	v.toGuest = nil
 	v.order, v.dead = nil, nil
 	for _, c := range v.channels {
 		c.rings = [2]*ring{}

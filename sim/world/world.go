@@ -217,6 +217,10 @@ func (w *World) doBus(m *machine, s Step) {
 		if live.Steps(s.Op) == live.StepPost {
 			m.refusals = 0
 		}
+		if m.down {
+			m.throwAway()
+			return
+		}
 		m.guest.Do(live.Steps(s.Op))
 	case RefusedPost:
 		w.actor = guestSide

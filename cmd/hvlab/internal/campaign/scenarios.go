@@ -150,11 +150,11 @@ func (i *injecting) world(text string) error {
 		}
 		var c Cell
 		for place := 0; place < i.row.Points && i.ctx.Err() == nil; place += i.every {
-			r, done, err := world.Inject(base, place, world.Injections(1)[at])
+			r, why, err := world.Inject(base, place, world.Injections(1)[at])
 			if err != nil {
 				return err
 			}
-			if done {
+			if why == "" {
 				c.Done++
 			}
 			if len(r.Findings) > 0 {
