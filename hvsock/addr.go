@@ -108,8 +108,9 @@ var vmWords = map[uuid.UUID]string{
 	Loopback: "loopback", Parent: "parent", SiloHost: "silohost",
 }
 
-// cidNames are the words VSockAddr puts in front of a CID in parentheses.
-var cidNames = map[string]bool{"hypervisor": true, "local": true, "host": true, "vm": true}
+// cidNames are the CIDs of the words that VSockAddr puts in front of a CID in
+// parentheses. Before any other it says vm.
+var cidNames = map[string]uint32{"hypervisor": CIDHypervisor, "local": CIDLocal, "host": CIDHost}
 
 // ParseAddr reads an address of the form VM:SERVICE.
 //
@@ -150,12 +151,17 @@ func parseVM(text string) (id uuid.UUID, reason string) {
 		return id, ""
 	}
 	digits := lower
-	if name, rest, ok := strings.Cut(lower, "("); ok && cidNames[name] && strings.HasSuffix(rest, ")") {
+	name, rest, _ := strings.Cut(lower, "(")
+	named, known := cidNames[name]
+	if (known || name == "vm") && strings.HasSuffix(rest, ")") {
 		digits = strings.TrimSuffix(rest, ")")
 	}
 	cid, ok := parseUint32(digits)
-	if !ok {
+	switch {
+	case !ok:
 		return id, fmt.Sprintf("VM %q is neither a GUID, nor a known name, nor a CID", text)
+	case known && cid != named:
+		return id, fmt.Sprintf("VM %q: %s is CID %d", text, name, named)
 	}
 	if id, ok = vmidFromCID(cid); !ok {
 		return id, fmt.Sprintf("CID %d names no Hyper-V partition; want 1, 2 or 4294967295, or the VM's GUID", cid)

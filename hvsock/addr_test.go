@@ -101,6 +101,8 @@ func TestParseAddrRefuses(t *testing.T) {
 		"4294967296:5000":      "nor a CID",
 		"host(2:5000":          "nor a CID",
 		"moon(2):5000":         "nor a CID",
+		"host(1):5000":         "host is CID 2", // one of the two is a mistake
+		"local(2):5000":        "local is CID 1",
 		"{" + someVM + "}:1":   "VM",       // the plain form only
 		"urn:uuid:" + someVM:   `VM "urn"`, // or a colon would mean two things
 		"parent:" + someVM[1:]: "service",  // 35 characters

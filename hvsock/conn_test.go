@@ -204,6 +204,8 @@ func TestOpErrorShape(t *testing.T) {
 	check(err, "write", true, true)
 	p.close()
 	check(p.a.Close(), "close", false, true)
+	require.ErrorIs(t, p.a.Close(), net.ErrClosed)
+	require.ErrorIs(t, p.a.Close(), syscall.EBADF, "hvsock.md 16: also")
 	check(p.a.SetDeadline(time.Time{}), "set", false, false)
 	require.NotNil(t, p.a.LocalAddr(), "addresses outlive the Conn")
 	require.NotNil(t, p.a.RemoteAddr())

@@ -357,6 +357,7 @@ func TestContextAgainstSuccess(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = await(late, time.Hour, nil, gaveUp)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "as with a net.Dialer")
 	_, err = await(context.Background(), 1, nil, gaveUp)
 	require.ErrorIs(t, err, syscall.ETIMEDOUT, "the system's own timer (8)")
 }

@@ -139,11 +139,11 @@ func (d *begunDial) stop() {
 	}
 }
 
-// contextError is what a dial that its context ended returns: a deadline is
-// os.ErrDeadlineExceeded, as net does it; a cancellation stays itself.
+// contextError is what a dial that its context ended returns: a deadline is a
+// timeout, as net does it; a cancellation stays itself.
 func contextError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return os.ErrDeadlineExceeded
+		return errDialDeadline
 	}
 	return err
 }
@@ -167,7 +167,7 @@ func systemCall(call string, err error) error {
 	if errno, ok := err.(syscall.Errno); ok {
 		return os.NewSyscallError(call, errno)
 	}
-	return err
+	return closedToo(err)
 }
 
 // A SocketType is what a program asks for besides the family.

@@ -1,6 +1,7 @@
 package hvsock
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -36,19 +37,50 @@ func (e *SockaddrError) Error() string {
 // Is matches vmbus.ErrState: the caller's misuse.
 func (e *SockaddrError) Is(target error) bool { return target == vmbus.ErrState }
 
+// An alsoError is an error of package net or os, which errors.Is finds under a
+// second name, too.
+type alsoError struct {
+	err  net.Error
+	also error
+}
+
+func (e alsoError) Error() string        { return e.err.Error() }
+func (e alsoError) Timeout() bool        { return e.err.Timeout() }
+func (e alsoError) Temporary() bool      { return e.err.Temporary() } // net.OpError asks
+func (e alsoError) Is(target error) bool { return target == e.also }
+func (e alsoError) Unwrap() error        { return e.err }
+
+var (
+	// errClosed is net.ErrClosed, and what Linux says of a closed descriptor
+	// (hvsock.md 16).
+	errClosed = alsoError{net.ErrClosed.(net.Error), syscall.EBADF}
+	// errDialDeadline is what the deadline of a context makes of a dial: that of
+	// package net matches context.DeadlineExceeded, that of hvsock.md 16
+	// os.ErrDeadlineExceeded.
+	errDialDeadline = alsoError{os.ErrDeadlineExceeded.(net.Error), context.DeadlineExceeded}
+)
+
 // opError is the error of an operation on an established connection, shaped as
 // package net shapes it. io.EOF is not to be wrapped: io.Reader's users compare.
 func (c *Conn) opError(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	return &net.OpError{Op: op, Net: network, Source: c.local, Addr: c.remote, Err: err}
+	return &net.OpError{Op: op, Net: network, Source: c.local, Addr: c.remote, Err: closedToo(err)}
 }
 
 // localError is the error of an operation that concerns one end only: accept,
 // set, and the close of a listener.
 func localError(op string, local Addr, err error) error {
-	return &net.OpError{Op: op, Net: network, Addr: local, Err: err}
+	return &net.OpError{Op: op, Net: network, Addr: local, Err: closedToo(err)}
+}
+
+// closedToo is err, with errClosed for net.ErrClosed.
+func closedToo(err error) error {
+	if err == net.ErrClosed {
+		return errClosed
+	}
+	return err
 }
 
 // errNoBuffer is what a transfer gets that finds no memory for a buffer.

@@ -178,13 +178,17 @@ func (k *hostSocket) moveLocked(on hostEvent) bool {
 	return true
 }
 
-// newDial registers a dial of addr under a fresh endpoint id. A guest that is not
-// connected, or too old for Hyper-V sockets, is ENODEV; one too old to be told of
-// the container silo is EHOSTUNREACH.
+// newDial registers a dial of addr under a fresh endpoint id. A guest whose VMBus
+// is not connected, because it boots or hibernates, is ENETDOWN (hvsock.md 10), one
+// too old for Hyper-V sockets ENODEV; one too old to be told of the container silo
+// is EHOSTUNREACH.
 func (g *HostGuest) newDial(addr Addr, silo uuid.UUID, done func(dialResult)) (*hostSocket, error) {
 	g.mu.Lock()
 	version := g.version
 	g.mu.Unlock()
+	if version == 0 {
+		return nil, syscall.ENETDOWN
+	}
 	if version < vmbus.Win10 {
 		return nil, syscall.ENODEV
 	}

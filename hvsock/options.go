@@ -90,8 +90,12 @@ var options = []OptionInfo{
 // Options returns every option there is.
 func Options() []OptionInfo { return slices.Clone(options) }
 
-// OptionByName finds an option by its name in the headers.
+// OptionByName finds an option by its name in the headers. On 64-bit Linux
+// SO_VM_SOCKETS_CONNECT_TIMEOUT is the OLD one.
 func OptionByName(name string) (Option, bool) {
+	if name == "SO_VM_SOCKETS_CONNECT_TIMEOUT" {
+		return VSockConnectTimeout, true
+	}
 	for _, o := range options {
 		if o.Name == name {
 			return o.Option, true

@@ -53,6 +53,9 @@ func TestOptionTable(t *testing.T) {
 	require.Len(t, Options(), 14, "these, and the three of VMCI")
 	_, ok := OptionByName("SO_LINGER")
 	require.False(t, ok)
+	o, ok := OptionByName("SO_VM_SOCKETS_CONNECT_TIMEOUT")
+	require.True(t, ok, "how programs write it")
+	require.Equal(t, VSockConnectTimeout, o)
 	unknown := Option{1, 3}
 	require.Equal(t, "option 3 of level 1", unknown.String())
 	require.Nil(t, unknown.Encode(1))

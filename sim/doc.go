@@ -31,7 +31,7 @@
 //	Guest.Migrate     end            end               works at the    works: the new    goes on; the old host
 //	                                                   new host, else  host is its       has EHOSTUNREACH
 //	                                                   EHOSTUNREACH    parent
-//	Guest.Hibernate   end            end               ENODEV          ENODEV            waits, until Guest.Resume
+//	Guest.Hibernate   end            end               ENETDOWN        ENODEV            waits, until Guest.Resume
 //	Guest.Crash       end            end               EHOSTUNREACH    ENODEV            goes on; net.ErrClosed
 //	                                                                                     in the guest
 //	Guest.Close       end            end               EHOSTUNREACH    ENODEV            as Crash

@@ -148,8 +148,9 @@ func (h *Host) Listen(addr hvsock.Addr) (*hvsock.Listener, error) { return h.soc
 // Dial connects to a service of the guest or container addr.VMID, or of the host
 // itself with hvsock.Loopback. ctx covers the whole connect; without a deadline the timeout
 // is 2 s. Errors are *net.OpError around ETIMEDOUT (a guest cannot refuse),
-// EHOSTUNREACH, ENETUNREACH, ENODEV, ECONNREFUSED (loopback), the context's
-// error or os.ErrDeadlineExceeded.
+// EHOSTUNREACH, ENETDOWN (the guest boots or hibernates), ENETUNREACH, ENODEV (its
+// VMBus is too old), ECONNREFUSED (loopback), the context's error or
+// os.ErrDeadlineExceeded.
 func (h *Host) Dial(ctx context.Context, addr hvsock.Addr) (*hvsock.Conn, error) {
 	return h.sockets.Dial(ctx, addr)
 }

@@ -1,6 +1,7 @@
 package vsock
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -143,7 +144,10 @@ func opError(op string, err error, local, remote *Addr) error {
 	if path, ok := err.(*os.PathError); ok { // of a descriptor
 		err = path.Err
 	}
-	if err = compat.Cause(err); op == opRead || op == opWrite {
+	switch err = compat.Cause(err); {
+	case errors.Is(err, net.ErrClosed):
+		err = net.ErrClosed // and nothing else
+	case op == opRead || op == opWrite:
 		err = compat.Errno(err)
 	}
 	wrapped := &net.OpError{Op: op, Net: network, Err: err}

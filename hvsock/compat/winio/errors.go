@@ -89,6 +89,7 @@ var winsockCodes = map[syscall.Errno]syscall.Errno{
 	syscall.EINVAL:        10022,
 	syscall.ENETUNREACH:   10051,
 	syscall.ENOBUFS:       10055,
+	syscall.ENETDOWN:      10050,
 	syscall.ENODEV:        10050, // WSAENETDOWN: the machine's socket service is not there
 	syscall.ENOMEM:        10055,
 	syscall.EPIPE:         10058, // WSAESHUTDOWN: own end is shut
