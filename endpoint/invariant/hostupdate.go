@@ -24,9 +24,11 @@ func (m *hostModel) update(opts endpoint.HostOptions) {
 	case endpoint.DeviceStarted:
 		m.device(what.ID).stopped = false
 	case endpoint.DevicesReplaced:
+		dropping := m.dropping()
 		clear(m.devices)
 		clear(m.asked)
 		m.hold(what.Held)
+		m.hold(dropping) // they are asked for it once more
 	case endpoint.MachineReset:
 		m.unloads, m.paused, m.resets = 0, false, true
 	case endpoint.ActionTaken:
@@ -180,6 +182,19 @@ func (m *hostModel) answer(r endpoint.Answered) {
 	case endpoint.DropGPADL:
 		delete(m.device(a.Offer).pages, a.GPADL)
 	}
+}
+
+// dropping lists the pages that devices were asked to let go of, and have not.
+func (m *hostModel) dropping() []endpoint.Action {
+	var list []endpoint.Action
+	for offer, d := range m.devices {
+		for gpadl, state := range d.pages {
+			if state == pagesDropping {
+				list = append(list, endpoint.AddGPADL{Offer: offer, GPADL: gpadl})
+			}
+		}
+	}
+	return list
 }
 
 // hold makes new devices hold what the old ones did.

@@ -89,6 +89,8 @@ var commands = []command{
 		w.Trusted = a.word("path", "yes", "yes", "no") == "yes"
 		return nil
 	}},
+	{"restore", "[side=host|guest] [max=VERSION] [grant=N] [flip=OFFSET] [new-devices]",
+		"save both cores, or one, and go on with what comes back from the bytes (with one of them wrong)", (*World).restore},
 	{"usage", "", "print what both sides hold", func(w *World, _ *args) error { w.log("%s", w.usage()); return nil }},
 	{"run", "", "let everything in flight arrive", func(*World, *args) error { return nil }},
 }

@@ -218,11 +218,22 @@ func (w *World) hostAction(a endpoint.Action) {
 			w.toGuest = append(w.toGuest, vmbus.Append(nil, a.Message))
 		}
 	}
-	if w.Manual {
+	switch {
+	case !w.Manual:
+		w.Answer(a, w.verdict(a))
+	case wantsAnswer(a):
 		w.asked = append(w.asked, a)
-		return
 	}
-	w.Answer(a, w.verdict(a))
+}
+
+// wantsAnswer reports whether Answer has something to say to a.
+func wantsAnswer(a endpoint.Action) bool {
+	switch a.(type) {
+	case endpoint.SetupConnection, endpoint.ResetConnection, endpoint.OpenDevice, endpoint.CloseDevice,
+		endpoint.AddGPADL, endpoint.DropGPADL, endpoint.RemapMonitors, endpoint.RetargetDevice:
+		return true
+	}
+	return false
 }
 
 // AnswerOldest lets a manual device answer its oldest request as it would by
@@ -258,7 +269,7 @@ func (w *World) verdict(a endpoint.Action) uint32 {
 	return vmbus.StatusSuccess
 }
 
-// Answer is the device's answer to a; actions that want none are ignored.
+// Answer is the device's answer to a; actions that want none (wantsAnswer) are ignored.
 func (w *World) Answer(a endpoint.Action, status uint32) {
 	if w.starve(a) {
 		status = vmbus.StatusFailure
