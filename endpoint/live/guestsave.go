@@ -118,6 +118,25 @@ func RestoreGuest(opts GuestOptions, b []byte, driver func(vmbus.OfferChannel) D
 	return g, nil
 }
 
+// AwaitConnect is for a restored guest, whose callers of Connect are gone: done runs
+// on the loop, once, with the outcome of the connect that was under way when the
+// guest was saved; nil if it had ended well, ErrStopped if there is none.
+func (g *Guest) AwaitConnect(done func(error)) {
+	ok := g.loop.do(func() {
+		g.connected = done
+		switch g.core.State() {
+		case endpoint.GuestConnecting, endpoint.GuestRequesting:
+		case endpoint.GuestConnected:
+			g.finishConnect(nil)
+		default:
+			g.finishConnect(ErrStopped)
+		}
+	})
+	if !ok {
+		done(ErrStopped)
+	}
+}
+
 // checkRegisters refuses a hypervisor whose registers do not name the pages in
 // block. To set them here would be wrong: a write of SIMP empties the page.
 func (g *Guest) checkRegisters(block *guestmem.Block) error {

@@ -517,3 +517,41 @@ func resealCore(b []byte) []byte {
 	}
 	return b
 }
+
+// TestAwaitConnect: whoever waits for a guest that was saved while it connected
+// hears how that ended, after the guest was restored; of one that never began, or
+// has ended, it hears at once.
+func TestAwaitConnect(t *testing.T) {
+	host := newScriptedHost(t, func(*scriptedHost, vmbus.Type) {}) // asked for offers, it is silent
+	opts := GuestOptions{Memory: host.mem, Port: host.bus, Manual: true}
+	opts.Core.Versions = []vmbus.Version{vmbus.Iron}
+	run := func(g *Guest) {
+		for s := g.Steps(); s != 0; s = g.Steps() {
+			g.Do(s & -s)
+		}
+	}
+	var told []error
+	await := func(g *Guest) []error {
+		told = nil
+		g.AwaitConnect(func(err error) { told = append(told, err) })
+		run(g)
+		return told
+	}
+	g, err := NewGuest(opts)
+	require.NoError(t, err)
+	require.ErrorIs(t, await(g)[0], ErrStopped, "it does not connect")
+	g.BeginConnect(func(error) {})
+	run(g)
+	require.NoError(t, g.Freeze())
+	saved, err := g.Save()
+	require.NoError(t, err)
+
+	restored, err := RestoreGuest(opts, saved, nil)
+	require.NoError(t, err)
+	restored.Thaw()
+	require.Empty(t, await(restored), "the offers are not delivered yet")
+	host.send(&vmbus.AllOffersDelivered{})
+	run(restored)
+	require.Equal(t, []error{nil}, told)
+	require.Equal(t, []error{nil}, await(restored), "it had ended well")
+}

@@ -79,7 +79,7 @@ func (w *World) enableFaults() {
 			continue
 		}
 		for _, op := range []uint8{faultReset, faultCrash, faultMemory, faultSuspend} {
-			if w.rarely() && !(op == faultSuspend && (m.frozen || !m.connected)) {
+			if w.rarely() && !(op == faultSuspend && (m.frozen || m.gone)) {
 				w.add(Step{Kind: Fault, Op: op, Guest: m.number}, rareWeight)
 			}
 		}
@@ -138,6 +138,7 @@ func (w *World) doFault(s Step) {
 		m.resetting = true
 		m.host.BeginReset(func() {
 			m.resetting = false
+			m.memory.old = nil
 			m.view.rules.end()
 			m.view.forget()
 			w.hit(LiveReset)
@@ -214,6 +215,7 @@ func (m *machine) die(how string) {
 	}
 	m.failNext = false
 	m.findSlots()
+	m.memory.old = append(m.memory.old, m.memory.heap)
 	m.newHeap()
 }
 
@@ -266,6 +268,7 @@ func (m *machine) enableLife() {
 	case m.connects && !m.closing && !w.resting && w.o.Legal:
 		if w.rarely() {
 			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
+			w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
 		}
 	case !m.connected || m.closing || w.resting || !w.o.Legal:
 	default:

@@ -77,10 +77,11 @@ type listener struct {
 	full int // the last step after which the backlog was full
 }
 
-// memory is the guest's memory as the host sees it: after a crash the old pages
-// are gone.
+// memory is the guest's memory as the host sees it. After a crash the pages of the
+// last lives are still there: a host that is restored finds what it has had.
 type memory struct {
 	heap *guestmem.Heap
+	old  []*guestmem.Heap // of lives that ended without a reset
 	m    *machine
 }
 
@@ -94,7 +95,13 @@ func (m *memory) Page(pfn uint64) (*guestmem.Page, error) {
 			w.hit(GPADLPFN)
 		}
 	}
-	return m.heap.Page(pfn)
+	page, err := m.heap.Page(pfn)
+	for at := len(m.old) - 1; err != nil && at >= 0; at-- {
+		if p, e := m.old[at].Page(pfn); e == nil {
+			return p, nil
+		}
+	}
+	return page, err
 }
 
 // Ports of the applications' listeners.
@@ -180,17 +187,22 @@ func (m *machine) boot() error {
 	if err := m.listen(); err != nil {
 		return err
 	}
-	life := m.life
 	m.view.toGuest = nil // what is in the slots of the last life nobody will read
-	m.guest.BeginConnect(func(err error) {
+	m.guest.BeginConnect(m.whenConnected())
+	return nil
+}
+
+// whenConnected is what happens when the guest of this life has connected, or not.
+func (m *machine) whenConnected() func(error) {
+	life := m.life
+	return func(err error) {
 		if m.life != life {
 			return
 		}
 		m.connects = false
 		m.connected = err == nil
 		m.w.note("guest%d: connected: %v", m.number, err)
-	})
-	return nil
+	}
 }
 
 // newSockets gives the guest's applications a stack of a life of its own.

@@ -114,6 +114,9 @@ func (m *machine) restore(guest []byte) bool {
 		w.fail(SaveID, "guest%d: what the guest has saved cannot be restored: %v", m.number, err)
 		return false
 	}
+	if m.connects {
+		m.guest.AwaitConnect(m.whenConnected())
+	}
 	m.guest.Thaw()
 	m.frozen = false
 	if err := m.listen(); err != nil {
