@@ -10,6 +10,7 @@ import (
 	"github.com/hvlab/hvlab/endpoint/invariant"
 
 	"github.com/hvlab/hvlab/vmbus"
+	"github.com/hvlab/hvlab/vmbus/trace"
 )
 
 const (
@@ -197,6 +198,29 @@ func (w *World) broken(m *machine, err error) {
 		}
 	}
 	w.fail(i, "guest%d: %v", m.number, err)
+}
+
+// maxLines is how many lines a second an attacker is worth. Source: faults.md 5.
+const maxLines = 10
+
+// log is where an attacked end tells what it drops; nil of all others, which drop
+// nothing often.
+func (m *machine) log(of side) *trace.Tracer {
+	w := m.w
+	if !m.attacked() || w.attacker() == of || w.o.Checks != CheckAll {
+		return nil
+	}
+	return trace.New(func(e trace.Event) {
+		if e.Name != "drop" && e.Name != "drops left out" {
+			return // a message: see posted
+		}
+		m.logged = append(m.logged, w.clock.now)
+		if n := len(m.logged) - 1 - maxLines; n >= 0 && w.clock.now-m.logged[n] < time.Second {
+			w.fail(Log, "guest%d: %d lines within %v", m.number, maxLines+1, w.clock.now-m.logged[n])
+			return
+		}
+		w.hit(Log)
+	}, "")
 }
 
 // messageText is a message as the trace shows it.

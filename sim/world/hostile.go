@@ -20,9 +20,10 @@ const (
 	hostileSignal       // a doorbell that is not its own (HG11, HH11)
 	hostileSlot         // bytes of the pages of the interrupt controller (HH9)
 	hostileMute         // it does nothing any more, for ever (HG7, HH7)
+	hostileVanish       // a guest is gone between two steps, and comes back with no memory of it (HG14)
 )
 
-var hostileNames = [...]string{"", "post", "word", "data", "signal", "slot", "mute"}
+var hostileNames = [...]string{"", "post", "word", "data", "signal", "slot", "mute", "vanish"}
 
 // attacker is the hostile end of guest1's bus; neither unless Options.Hostile.
 func (w *World) attacker() side {
@@ -49,6 +50,9 @@ func (w *World) enableHostile() {
 	}
 	if w.rarely() {
 		w.add(Step{Kind: Hostile, Op: hostileSlot, Guest: 1}, rareWeight)
+		if w.attacker() == guestSide && !m.down {
+			w.add(Step{Kind: Hostile, Op: hostileVanish, Guest: 1}, rareWeight)
+		}
 	}
 	if w.result.Steps%256 == 255 {
 		w.add(Step{Kind: Hostile, Op: hostileMute, Guest: 1}, rareWeight)
@@ -91,6 +95,10 @@ func (w *World) doHostile(s Step) {
 		m.scribbleSlots(r)
 	case hostileMute:
 		m.mute = true
+	case hostileVanish:
+		if w.actor == guestSide && !m.down {
+			m.die("vanished")
+		}
 	}
 }
 

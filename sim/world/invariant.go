@@ -155,12 +155,11 @@ var heldElsewhere = map[Invariant]string{
 	Race:          "needs the race detector: CI runs all tests with -race",
 	Trust:         "needs a trusted path, which no driver has: package fuzz, FuzzHostMessages, and scenarios",
 	NoStaleAction: "needs devices that answer late, and the running driver answers at once: package fuzz, FuzzHostMessages, and cycle tests of endpoint",
-	Log:           "the traces here are whole: endpoint/live, row GC-19 of the catalogue, counts lines per second",
 }
 
 // needs says which kind of run puts an invariant at stake, if not every one does.
 var needs = map[Invariant]string{
-	SubchannelOrder: "legal", Pause: "legal", SaveID: "legal", CorruptSticky: "hostile", Isolation: "hostile",
+	SubchannelOrder: "legal", Pause: "legal", SaveID: "legal", CorruptSticky: "hostile", Isolation: "hostile", Log: "hostile",
 	LiveClose: "plain or legal",
 }
 

@@ -2,6 +2,7 @@ package world
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/hvlab/hvlab/endpoint"
@@ -58,6 +59,7 @@ type machine struct {
 	refusals  int              // of posts, in a row
 	frozen    bool             // suspended
 	slots     []*guestmem.Page // while down: of messages, by processor
+	logged    []time.Duration  // when the attacked end wrote a line
 }
 
 type pauseState uint8
@@ -151,7 +153,7 @@ func (m *machine) hostOptions() live.HostOptions {
 		core.Observe = m.hostRules.Observe
 	}
 	return live.HostOptions{
-		Core: core, Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps,
+		Core: core, Memory: &m.memory, Port: m.port, Manual: true, Clock: m.hostOwner, VPs: vps, Trace: m.log(hostSide),
 		Connected: m.peer.Connected, Gone: m.peer.Gone, SocketRequested: m.peer.Requested,
 	}
 }
@@ -233,6 +235,7 @@ func (m *machine) guestOptions() live.GuestOptions {
 	}
 	return live.GuestOptions{
 		Core: core, Memory: m.memory.heap, Port: m.port, Manual: true, Clock: m.owner, VPs: vps, Monitors: m.monitors,
+		Trace:   m.log(guestSide),
 		Offered: func(o vmbus.OfferChannel) { m.sawOffer(o); sockets.Offered(o) }, SocketRefused: sockets.Refused,
 		Gone: func(err error) {
 			sockets.Gone(err)
