@@ -6,6 +6,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hvlab/hvlab/endpoint"
@@ -71,7 +72,7 @@ var races = []struct {
 	{"close vs host reading", raceCloseReading},
 	{"close timer vs rescind", raceCloseTimer},
 	{"double removal from tables", raceDoubleRemoval},
-	{"double close, close after shutdown", raceDoubleClose},
+	{"double close or close after shutdown", raceDoubleClose},
 	{"writer blocked, host freed space earlier", raceBlockedWriter},
 	{"FIN behind data in one batch", raceFINBehindData},
 	{"data arriving after FIN", raceDataAfterFIN},
@@ -79,9 +80,10 @@ var races = []struct {
 	{"offer after connect timed out", raceLateOffer},
 	{"second offer with the same pair", raceSamePair},
 	{"port reuse after a timeout", racePortReuse},
-	{"connect success vs timeout", raceSuccessTimeout},
+	{"connect success vs timeout or signal", raceSuccessTimeout},
 	{"message 23 vs offer", raceRefusalOffer},
 	{"poller before first data", racePoller},
+	{"close during blocked read and write in Go", raceCloseBlocked},
 	{"listener up after VM start", raceLateListener},
 }
 
@@ -512,6 +514,29 @@ func racePoller(t *testing.T, w *stepped) {
 	requireText(t, inGuest, "first")
 	require.NoError(t, inGuest.Close())
 	require.NoError(t, inHost.Close())
+}
+
+// Close wakes who waits in Read and in Write; then the channel goes, and no
+// goroutine with it.
+func raceCloseBlocked(t *testing.T, _ *stepped) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newStepped(t)
+		inGuest, inHost := w.established()
+		ended := make(chan error, 2)
+		go func() { _, err := inGuest.Read(make([]byte, 1)); ended <- err }()
+		go func() { _, err := inGuest.Write(make([]byte, 1<<20)); ended <- err }()
+		synctest.Wait()
+		require.Empty(t, ended, "both wait")
+		require.NoError(t, inGuest.Close())
+		for range 2 {
+			require.ErrorIs(t, <-ended, net.ErrClosed)
+		}
+		_, err := io.Copy(io.Discard, inHost)
+		require.NoError(t, err, "what was written before Close, and the end")
+		require.NoError(t, inHost.Close())
+		w.run()
+		w.end()
+	})
 }
 
 // Nobody listens yet when the guest asks first: it is refused, and may ask again.
