@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +17,7 @@ import (
 
 // decodeVerb is `hvlab decode`.
 type decodeVerb struct {
-	Input []string `arg:"" optional:"" help:"Hexadecimal, or the name of a file; without any, standard input."`
+	Input []string `arg:"" optional:"" help:"Hexadecimal, or the name of a file; without any, or with -, standard input."`
 
 	As        string `placeholder:"KIND" enum:",message,slot,post,gpadl,ring" default:"" help:"What it is: message, slot, post, gpadl or ring. Guessed if left out."`
 	Version   string `placeholder:"5.3" help:"VMBus version that messages are read as of (the newest)."`
@@ -104,7 +106,7 @@ func (v *decodeVerb) negotiated() (n vmbus.Negotiated, err error) {
 
 // read takes the input from the arguments, the file they name, or stdin.
 func (v *decodeVerb) read(stdin io.Reader) ([]byte, error) {
-	if len(v.Input) == 0 {
+	if len(v.Input) == 0 || len(v.Input) == 1 && v.Input[0] == "-" {
 		return v.contents(stdin)
 	}
 	if len(v.Input) == 1 {
@@ -113,7 +115,11 @@ func (v *decodeVerb) read(stdin io.Reader) ([]byte, error) {
 			defer f.Close()
 			return v.contents(f)
 		}
-		if v.Raw || !looksHex(v.Input[0]) {
+		missing := errors.Is(err, fs.ErrNotExist)
+		switch {
+		case missing && !v.Raw && !looksHex(v.Input[0]):
+			return nil, fmt.Errorf("%s: this is neither hexadecimal nor a file that is there", v.Input[0])
+		case !missing || v.Raw:
 			return nil, err
 		}
 	}
