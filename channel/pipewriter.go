@@ -34,6 +34,7 @@ type PipeWriter struct {
 	keepBytes  int // raw free bytes that carry no data: packet overhead, the last granule, the FIN
 	wantBytes  int // raw free bytes to exceed before another attempt makes sense
 	finished   bool
+	plainBytes int // chunkBytes, or 0 if finished or for messages: Write's first look
 }
 
 // NewPipeWriter makes the sending end of a pipe.
@@ -50,6 +51,9 @@ func NewPipeWriter(w *ringbuffer.Writer, options PipeOptions) *PipeWriter {
 		p.chunkBytes = MaxPipeBytes
 	}
 	p.chunkBytes = min(p.chunkBytes, MaxPipeBytes, p.writable(w.DataBytes()))
+	if !p.messages {
+		p.plainBytes = p.chunkBytes
+	}
 	return p
 }
 
@@ -84,23 +88,24 @@ func (p *PipeWriter) want(bytes int) {
 // Errors besides ErrFull: *PipeStateError after WriteFIN, *ringbuffer.SizeError
 // for a message that can never fit, *ringbuffer.CorruptError (vmbus.ErrProtocol).
 func (p *PipeWriter) Write(b []byte) (n int, signal bool, err error) {
-	if p.finished {
-		return 0, false, &PipeStateError{Op: "Write", Finished: true}
-	}
-	if p.messages {
-		return p.writeMessage(b)
-	}
-	if len(b) == 0 {
-		return 0, false, nil
-	}
-	if putback.On(putback.HV15) && len(b) > p.chunkBytes {
-		return 0, false, &ringbuffer.SizeError{Need: len(b), Max: p.chunkBytes}
-	}
-	if len(b) <= min(p.chunkBytes, p.writable(p.ring.KnownFreeBytes())) {
-		if err := p.append(b); err != nil {
+	// What is known to be free is a whole number of granules, and so is what is
+	// kept: no rounding.
+	if len(b) > 0 && len(b) <= p.plainBytes && len(b) <= p.ring.KnownFreeBytes()-p.keepBytes {
+		signal, err = p.ring.SendGranule(pipeData|uint64(len(b))<<32, b)
+		if err != nil {
 			return 0, false, err
 		}
-		return len(b), p.ring.Commit(), nil
+		return len(b), signal, nil
+	}
+	switch {
+	case p.finished:
+		return 0, false, &PipeStateError{Op: "Write", Finished: true}
+	case p.messages:
+		return p.writeMessage(b)
+	case len(b) == 0:
+		return 0, false, nil
+	case putback.On(putback.HV15) && len(b) > p.chunkBytes:
+		return 0, false, &ringbuffer.SizeError{Need: len(b), Max: p.chunkBytes}
 	}
 	rawBytes, err := p.ring.FreeBytes()
 	if err != nil {
@@ -169,7 +174,7 @@ func (p *PipeWriter) WriteFIN() (signal bool, err error) {
 	} else if err != nil {
 		return false, err
 	}
-	p.finished = true
+	p.finished, p.plainBytes = true, 0
 	return p.ring.Commit(), nil
 }
 

@@ -14,11 +14,11 @@ import (
 // makes its holder the only user of one ring end, the turn of the call in
 // progress, and the place where that call sleeps.
 //
-// The lock is held while bytes are copied, never while sleeping. The turn
-// outlives it: a call that has to sleep, or to signal in the middle, gives up
-// the lock and stays busy, so that the bytes of one Write stay together and
-// there is only ever one sleeper. Close, detach, doorbell and deadlines take the
-// lock without waiting for the turn.
+// The lock is held while bytes are copied, and while a reader yields, never while
+// sleeping. The turn outlives it: a call that has to sleep, or to signal in the
+// middle, gives up the lock and stays busy, so that the bytes of one Write stay
+// together and there is only ever one sleeper. Close, detach, doorbell and
+// deadlines take the lock without waiting for the turn.
 //
 // A sleeper calls arm, which sets sleeping, looks at the ring once more, unlocks and receives
 // from wakeup; that is the one channel for everything that can happen, since a

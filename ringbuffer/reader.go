@@ -138,13 +138,11 @@ func (r *Reader) refresh() error {
 	if r.err != nil {
 		return r.err
 	}
-	if err := r.accept(load32(r.control, offWriteIndex)); err != nil {
-		return err
-	}
-	if r.next == r.write {
+	write := load32(r.control, offWriteIndex)
+	if write == r.next { // as it was, and that was accepted
 		return ErrEmpty
 	}
-	return nil
+	return r.accept(write)
 }
 
 // accept takes over a snapshot of the write index. Beyond being in range it may

@@ -121,37 +121,62 @@ func (w *Writer) Append(h Header, head, body []byte) error {
 // in-band, without flags, transaction id 0, and with a payload of the granule
 // first and body behind it. The bytes are those Append would write.
 func (w *Writer) AppendGranule(first uint64, body []byte) error {
-	packetBytes := DescriptorBytes + granuleBytes + roundUp8(len(body))
-	total := packetBytes + TrailerBytes
+	total := granuleTotal(body)
 	if total >= w.free || total > MaxPacketBytes {
 		if err := w.makeRoom(total); err != nil {
 			return err
 		}
 	}
 	at := w.next
-	word := uint64(InBand) | DescriptorBytes/granuleBytes<<16 | uint64(packetBytes)/granuleBytes<<32
-	b := w.data.span(at)
-	if total > len(b) {
+	if b := w.data.span(at); total <= len(b) {
+		fillGranule(b[:total], at, first, body)
+	} else {
 		var head [granuleBytes]byte
 		le.PutUint64(head[:], first)
-		w.scatter(at, word, 0, head[:], body)
-		w.stage(total)
-		return nil
+		w.scatter(at, granuleWord(total), 0, head[:], body)
 	}
+	w.stage(total)
+	return nil
+}
+
+// SendGranule is AppendGranule and Commit in one, which is how small messages
+// leave: both have half of their work in common. Staged packets go with it.
+func (w *Writer) SendGranule(first uint64, body []byte) (signal bool, err error) {
+	total, at := granuleTotal(body), w.next
+	b := w.data.span(at)
+	if total >= w.free || total > len(b) || total > MaxPacketBytes || w.staged != 0 {
+		if err := w.AppendGranule(first, body); err != nil {
+			return false, err
+		}
+		return w.Commit(), nil
+	}
+	fillGranule(b[:total], at, first, body)
+	w.free -= total
+	w.next = w.data.wrap(at + uint32(total))
+	return w.publish(at, 1, uint64(total)), nil
+}
+
+func granuleTotal(body []byte) int { return OverheadBytes + granuleBytes + roundUp8(len(body)) }
+
+// granuleWord is the first word of the descriptor.
+func granuleWord(total int) uint64 {
+	return uint64(InBand) | DescriptorBytes/granuleBytes<<16 | uint64(total-TrailerBytes)/granuleBytes<<32
+}
+
+// fillGranule writes a packet of AppendGranule to b, which is as long as it.
+func fillGranule(b []byte, at uint32, first uint64, body []byte) {
 	// Arrays, because each slice costs a check: the last granule, which may be
 	// padding (see Append), and the footer; then descriptor and first granule.
-	end := (*[granuleBytes + TrailerBytes]byte)(b[total-granuleBytes-TrailerBytes : total])
+	end := (*[granuleBytes + TrailerBytes]byte)(b[len(b)-granuleBytes-TrailerBytes:])
 	if !putback.On(putback.GC07) {
 		le.PutUint64(end[:granuleBytes], 0)
 	}
 	le.PutUint64(end[granuleBytes:], uint64(at)<<32)
 	head := (*[DescriptorBytes + granuleBytes]byte)(b)
-	le.PutUint64(head[:], word)
+	le.PutUint64(head[:], granuleWord(len(b)))
 	le.PutUint64(head[granuleBytes:], 0)
 	le.PutUint64(head[DescriptorBytes:], first)
-	copy(b[len(head):total], body)
-	w.stage(total)
-	return nil
+	copy(b[len(head):], body)
 }
 
 // stage counts the packet of that size that was written at next.
@@ -252,12 +277,17 @@ func (w *Writer) Commit() (signal bool) {
 	if w.next == w.committed {
 		return false
 	}
-	old := w.committed
+	return w.publish(w.committed, w.staged, uint64(w.data.distance(w.committed, w.next)))
+}
+
+// publish is Commit of that many packets and bytes behind old, the write index so
+// far.
+func (w *Writer) publish(old uint32, packets, bytes uint64) (signal bool) {
 	w.control.Store32(offWriteIndex, w.next)
 	mask := load32(w.control, offMask)
 	read := load32(w.control, offReadIndex)
-	w.stats.Packets += w.staged
-	w.stats.Bytes += uint64(w.data.distance(old, w.next))
+	w.stats.Packets += packets
+	w.stats.Bytes += bytes
 	w.committed, w.staged = w.next, 0
 	if read != w.read && w.accept(read) != nil {
 		return false
