@@ -53,7 +53,7 @@ var (
 	VSockConnectTimeoutNew = Option{LevelVSock, 8}
 
 	// SendBuffer and RecvBuffer are hints, in bytes, for the sizes of the rings
-	// that a guest opens. Only before a connection, see Profile.DialHintsLost.
+	// that a guest opens. Only before a connection, see Profile.RingHints.
 	SendBuffer = Option{LevelSocket, 0x1001}
 	RecvBuffer = Option{LevelSocket, 0x1002}
 )
@@ -301,13 +301,16 @@ const (
 	ringPageBytes         = 4096
 )
 
-// ringPagesFor is the size of the ring for a buffer of so many bytes, or pages
-// if there was no request.
-func ringPagesFor(bytes int64, pages int) int {
+// pages is the size of the ring for a buffer of so many bytes, or byDefault if
+// there was no request.
+func (h RingHints) pages(bytes int64, byDefault int) (pages int) {
 	if bytes == 0 {
-		return pages
+		return byDefault
 	}
 	bytes = min(max(bytes, minRingHintBytes), maxRingHintBytes)
+	if h == HintsWholeRing {
+		return int(bytes / ringPageBytes)
+	}
 	pages = int((bytes + ringPageBytes - 1) / ringPageBytes)
 	if bytes < ringHeaderStolenBytes {
 		pages++

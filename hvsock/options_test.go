@@ -166,19 +166,19 @@ func TestOptionsInherited(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
-// ringbuffer.md 12: what a buffer size makes of a ring.
+// ringbuffer.md 12: what a buffer size makes of a ring, on Linux and on FreeBSD.
 func TestRingPagesFor(t *testing.T) {
-	for bytes, pages := range map[int64]int{
-		0:       5,  // no request
-		1:       7,  // 24 KiB and the control page
-		24576:   7,  //
-		28672:   8,  //
-		32767:   9,  // rounded up
-		32768:   8,  // from here on the control page is one of them
-		212992:  52, // Linux' default, for listeners
-		262144:  64,
-		1 << 30: 64,
+	for bytes, pages := range map[int64][2]int{
+		0:       {5, 5},   // no request
+		1:       {7, 6},   // 24 KiB, and on Linux the control page
+		24576:   {7, 6},   //
+		28672:   {8, 7},   //
+		32767:   {9, 7},   // rounded up, or down
+		32768:   {8, 8},   // from here on the control page is one of them on Linux, too
+		212992:  {52, 52}, // Linux' default, for listeners
+		262144:  {64, 64},
+		1 << 30: {64, 64},
 	} {
-		require.Equal(t, pages, ringPagesFor(bytes, 5), "%d bytes", bytes)
+		require.Equal(t, pages, [2]int{HintsOfAll.pages(bytes, 5), HintsWholeRing.pages(bytes, 5)}, "%d bytes", bytes)
 	}
 }

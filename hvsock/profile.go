@@ -70,9 +70,8 @@ type Profile struct {
 
 	// Options are the socket options that the guest knows.
 	Options OptionFamily
-	// DialHintsLost: SendBuffer and RecvBuffer of a dialer have no effect, since
-	// connect sets them anew; a listener's have (6, an inference).
-	DialHintsLost bool
+	// RingHints is what SendBuffer and RecvBuffer make of the rings.
+	RingHints RingHints
 	// Rings are the sizes of the rings that the guest opens.
 	Rings RingSizes
 	// ChunkBytes is the most data bytes in one packet; 0 means 4088 (6).
@@ -137,6 +136,23 @@ type RingSizes struct {
 	OldPages      int // both, of all connections, on hosts below VMBus 5.0
 }
 
+// RingHints is what the options SendBuffer and RecvBuffer, set before a connection
+// is there, make of its rings. They count from 24 KiB to 256 KiB. Source:
+// hvsock.md 6; ringbuffer.md 12.
+type RingHints uint8
+
+const (
+	// HintsOfAll: pages for so many bytes, rounded up, and a control page.
+	HintsOfAll RingHints = iota
+	// HintsOfListeners: likewise, but not for a dialer, since connect sets them
+	// anew (an inference).
+	HintsOfListeners
+	// HintsWholeRing: the control page is one of the pages, rounded down.
+	HintsWholeRing
+	// HintsIgnored: the sizes are always those of Rings.
+	HintsIgnored
+)
+
 // Linux is a guest of the last years: 5.5 or later, on VMBus 5.0 or later. The
 // page counts are those of Linux 6.1 and 6.12 (testdata/observed): a dialer's
 // buffers are 24 KiB, a listener's the system's default of 208 KiB.
@@ -162,11 +178,12 @@ var Linux = Profile{
 	KeepsUnread:    true,
 	CutOff:         CutOffEOF,
 	Options:        VSockOptions,
-	DialHintsLost:  true,
+	RingHints:      HintsOfListeners,
 }
 
 // FreeBSD is a FreeBSD guest (AF_HYPERV, a port and nothing else). Its writers
-// keep 64 bytes of the ring free, not 72; that is not imitated.
+// keep 64 bytes of the ring free, not 72, which can leave no room for the FIN; that
+// is not imitated (ringbuffer.md 12).
 var FreeBSD = Profile{
 	Name:         "FreeBSD",
 	PortsOnly:    true,
@@ -182,7 +199,8 @@ var FreeBSD = Profile{
 	IgnoresRefusal: true,
 	ShortRequest:   true,
 
-	Rings: RingSizes{SendPages: 6},
+	Rings:     RingSizes{SendPages: 6, OldPages: 6},
+	RingHints: HintsWholeRing,
 
 	NoHalfClose:  true,
 	CutOff:       CutOffPipe,
@@ -219,6 +237,7 @@ var AFHyperV2016 = Profile{
 	IgnoresRefusal:     true,
 	ShortRequest:       true,
 	Rings:              RingSizes{SendPages: 5},
+	RingHints:          HintsIgnored,
 	BuffersWhileMoving: true,
 	CutOff:             CutOffEOF,
 	Options:            SocketOptions,
@@ -254,8 +273,8 @@ func (p Profile) ringPages(v vmbus.Version, accepted bool, sendBytes, recvBytes 
 	if accepted && p.Rings.AcceptedPages != 0 {
 		send, recv = p.Rings.AcceptedPages, p.Rings.AcceptedPages
 	}
-	if accepted || !p.DialHintsLost {
-		send, recv = ringPagesFor(sendBytes, send), ringPagesFor(recvBytes, recv)
+	if p.RingHints != HintsIgnored && (accepted || p.RingHints != HintsOfListeners) {
+		send, recv = p.RingHints.pages(sendBytes, send), p.RingHints.pages(recvBytes, recv)
 	}
 	if v < vmbus.Win10V5 && p.Rings.OldPages != 0 {
 		send, recv = p.Rings.OldPages, p.Rings.OldPages

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hvlab/hvlab/hvsock"
+	"github.com/hvlab/hvlab/vmbus"
 	"github.com/stretchr/testify/require"
 )
 
@@ -113,11 +114,18 @@ func TestHighVTLOption(t *testing.T) {
 }
 
 // hvsock.md 6 and 9: SO_SNDBUF and SO_RCVBUF are hints for the rings; on Linux
-// only a listener's survive, and never below VMBus 5.0.
+// only a listener's survive. Below VMBus 5.0 Linux and FreeBSD know one size, and
+// AF_HYPERV (2016) always.
 func TestBufferOptions(t *testing.T) {
-	for _, p := range []hvsock.Profile{{}, hvsock.Linux} {
-		synctest.Test(t, func(t *testing.T) {
-			host, guest := newPair(t, HostOptions{}, GuestOptions{Profile: p})
+	want := map[string][3]int{ // a dial's out and in, an accept's out
+		"": {16, 32, 16}, "Linux": {7, 7, 16}, "FreeBSD": {16, 32, 16}, "Windows": {16, 32, 16}, "AF_HYPERV (2016)": {5, 5, 5},
+	}
+	for _, version := range []vmbus.Version{vmbus.Win10RS3, vmbus.Copper} {
+		eachProfile(t, GuestOptions{Version: version}, func(t *testing.T, p hvsock.Profile, host *Host, guest *Guest) {
+			want := want[p.Name]
+			if version == vmbus.Win10RS3 && (p.Name == "Linux" || p.Name == "FreeBSD") {
+				want = [3]int{6, 6, 6}
+			}
 			hl, err := host.Listen(port(hvsock.Wildcard, 5000))
 			require.NoError(t, err)
 			d := guest.Dialer()
@@ -125,19 +133,13 @@ func TestBufferOptions(t *testing.T) {
 			require.NoError(t, d.SetOption(hvsock.RecvBuffer, 131072))
 			dialed, err := d.Dial(t.Context(), port(hvsock.Parent, 5000))
 			require.NoError(t, err)
-			wantOut, wantIn := 16, 32
-			if p.Name == "Linux" {
-				wantOut, wantIn = 7, 7
-			}
-			require.Equal(t, wantOut, dialed.Stats().Out.RingPages)
-			require.Equal(t, wantIn, dialed.Stats().In.RingPages)
-
+			s := dialed.Stats()
 			gl, err := guest.Listen(port(hvsock.Wildcard, 5000))
 			require.NoError(t, err)
 			require.NoError(t, gl.SetOption(hvsock.SendBuffer, 65536))
 			out, err := host.Dial(t.Context(), port(guest.ID(), 5000))
 			require.NoError(t, err)
-			require.Equal(t, 16, out.Stats().In.RingPages, "what the guest sends")
+			require.Equal(t, want, [3]int{s.Out.RingPages, s.In.RingPages, out.Stats().In.RingPages}, "what the guest sends is in for the host")
 			for _, c := range []io.Closer{hl, gl, dialed, out} {
 				require.NoError(t, c.Close())
 			}

@@ -108,6 +108,23 @@ func TestNettest(t *testing.T) {
 	}
 }
 
+// TestNettestOfProfiles runs it with guests that exist; at the same time, since it
+// mostly waits.
+func TestNettestOfProfiles(t *testing.T) {
+	for _, p := range hvsock.Profiles()[1:] {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			host, guest := newPair(t, HostOptions{}, GuestOptions{Profile: p})
+			for _, r := range roles(host, guest)[:2] {
+				nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+					c1, c2 = connect(t, r)
+					return c1, c2, func() { _, _ = c1.Close(), c2.Close() }, nil
+				})
+			}
+		})
+	}
+}
+
 // TestNothingLeft opens and closes connections in every role; ids, GPADLs and
 // pages come back once the far end has been heard of.
 func TestNothingLeft(t *testing.T) {
