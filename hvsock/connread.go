@@ -18,7 +18,10 @@ import (
 func (c *Conn) Read(p []byte) (n int, err error) {
 	h := &c.in
 	var signal bool
-	h.lock()
+	h.mu.Lock() // h.lock and h.unlock by hand: a call each is 1.03 at 64 bytes
+	if h.busy {
+		h.awaitTurn()
+	}
 	for {
 		n, signal, err = c.readNow(p)
 		if err != ringbuffer.ErrEmpty {
@@ -30,7 +33,8 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		}
 		c.awaitData()
 	}
-	h.unlock()
+	h.endTurn()
+	h.mu.Unlock()
 	if signal {
 		c.link.signal()
 	}

@@ -26,12 +26,16 @@ const recheckPause = 10 * time.Millisecond
 func (c *Conn) Write(p []byte) (n int, err error) {
 	h := &c.out
 	var signal bool
-	h.lock()
+	h.mu.Lock() // h.lock and h.unlock by hand: a call each is 1.03 at 64 bytes
+	if h.busy {
+		h.awaitTurn()
+	}
 	n, signal, err = c.writeNow(p)
 	if err == channel.ErrFull {
 		n, signal, err = c.writeRest(p, n, signal)
 	}
-	h.unlock()
+	h.endTurn()
+	h.mu.Unlock()
 	if signal {
 		c.link.signal()
 	}
