@@ -55,17 +55,18 @@ type scriptedHost struct {
 	bus     *synic.Partition
 	mu      sync.Mutex
 	waiting []vmbus.Message // for VP 0
+	accepts uint8           // 1: the version that is asked for
 }
 
 // newScriptedHost answers a contact at 5.3 and the request for offers; heard gets
 // every other message.
 func newScriptedHost(t *testing.T, heard func(*scriptedHost, vmbus.Type)) *scriptedHost {
-	h := &scriptedHost{t: t, mem: guestmem.NewHeap(guestmem.HeapOptions{})}
+	h := &scriptedHost{t: t, accepts: 1, mem: guestmem.NewHeap(guestmem.HeapOptions{})}
 	h.bus = synic.NewPartition(h.mem, 1)
 	listen := func(payload []byte) synic.Status {
 		switch kind := vmbus.Type(payload[0]); kind {
 		case vmbus.TypeInitiateContact:
-			h.send(&vmbus.VersionResponse{Supported: 1, VersionOrConnectionID: endpoint.MessagePort})
+			h.send(&vmbus.VersionResponse{Supported: h.accepts, VersionOrConnectionID: endpoint.MessagePort})
 		default:
 			heard(h, kind)
 		}

@@ -136,6 +136,8 @@ type Guest struct {
 	unloading Timer         // owned by the loop: ticks until BeginClose is done
 	waited    time.Duration // owned by the loop: how long that has taken
 	kept      bool          // owned by the loop: the host may still use our pages
+	contacted bool          // the host was told of our pages
+	leaving   bool          // closed before the host has answered the contact
 	unloadErr error         // written before gone is closed
 	gone      chan struct{}
 	goneOnce  sync.Once
@@ -505,10 +507,23 @@ func (g *Guest) BeginClose() bool {
 		if g.unloading == nil {
 			g.unloading = g.clock.AfterFunc(unloadReport, func() { g.loop.do(g.unloadWaits) })
 		}
-		if g.core.Unload() != nil { // not connected
+		switch {
+		case g.core.Unload() == nil:
+		case g.contacted && g.core.State() == endpoint.GuestConnecting:
+			g.leaving = true // it may accept, and use our pages, until it has completed an unload
+			g.finishConnect(ErrStopped)
+		default:
 			g.finish(nil)
 		}
 	})
+}
+
+// leave ends a guest that was closed while it connected, once the host has
+// answered.
+func (g *Guest) leave() {
+	if g.leaving && g.core.Unload() != nil { // it has refused every version
+		g.finish(nil)
+	}
 }
 
 // unloadWaits runs every 5 s of an unload, and ends one that the host does not

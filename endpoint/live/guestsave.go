@@ -101,6 +101,7 @@ func RestoreGuest(opts GuestOptions, b []byte, driver func(vmbus.OfferChannel) D
 		return nil, &RestoreError{"the core", err}
 	}
 	g.core = core
+	g.contacted = true // if not, the host answers nothing, and a close while it connects waits for that
 	if g.useMonitors(s.MonitorGPA); s.MonitorGPA != 0 && g.monitors == nil {
 		return nil, &RestoreError{Reason: "there is no such monitor page"}
 	}

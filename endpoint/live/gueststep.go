@@ -83,6 +83,7 @@ func (g *Guest) postOne() bool {
 	case status == synic.StatusSuccess:
 		g.core.MessageSent()
 		g.retry.attempts = 0
+		g.contacted = true
 	case g.transient(m, status) && (g.retry.attempts < maxPostAttempts-1 || putback.On(putback.SS09)):
 		g.retry.wait(g.loop, g.clock)
 	default:
@@ -137,8 +138,10 @@ func (g *Guest) act(a endpoint.Action) {
 		g.version.Store(uint32(a.Negotiated.Version))
 		g.legacy.Store(a.Negotiated.Version < vmbus.Win8)
 		g.useMonitors(a.ChildToParent)
+		g.leave()
 	case endpoint.ConnectFailed:
 		g.finishConnect(a.Err)
+		g.leave()
 	case endpoint.OffersDelivered:
 		g.finishConnect(nil)
 	case endpoint.OfferArrived:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hvlab/hvlab/endpoint"
@@ -241,18 +242,56 @@ func TestStartFails(t *testing.T) {
 	first.Close()
 }
 
-// A connect that its caller gives up, and one that is asked for twice.
+// A connect that its caller gives up, and one that is asked for twice. The host,
+// which is silent, may have the guest's pages: they stay out of use (GC-09).
 func TestConnectGivenUp(t *testing.T) {
-	mem := guestmem.NewHeap(guestmem.HeapOptions{})
-	hypervisor := synic.NewPartition(mem, 1)
-	require.NoError(t, hypervisor.BindMessages(endpoint.MultiClientPort, func([]byte) synic.Status { return synic.StatusSuccess })) // a host that is silent
-	guest, err := NewGuest(GuestOptions{Memory: mem, Port: hypervisor})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	require.ErrorIs(t, guest.Connect(ctx), context.Canceled)
-	require.ErrorIs(t, guest.Connect(context.Background()), vmbus.ErrState, "it is connecting already")
-	require.NoError(t, guest.Close())
+	synctest.Test(t, func(t *testing.T) {
+		mem := guestmem.NewHeap(guestmem.HeapOptions{})
+		hypervisor := synic.NewPartition(mem, 1)
+		require.NoError(t, hypervisor.BindMessages(endpoint.MultiClientPort, func([]byte) synic.Status { return synic.StatusSuccess }))
+		guest, err := NewGuest(GuestOptions{Memory: mem, Port: hypervisor})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, guest.Connect(ctx), context.Canceled)
+		require.ErrorIs(t, guest.Connect(context.Background()), vmbus.ErrState, "it is connecting already")
+		require.ErrorContains(t, guest.Close(), "did not complete the unload")
+		require.Equal(t, guest.OwnPages(), mem.InUsePages())
+	})
+}
+
+// A guest that is closed while its contact is on its way unloads once the host has
+// accepted, and is done once it has refused: only then are its pages its own.
+func TestClosedWhileConnecting(t *testing.T) {
+	for _, accepts := range []uint8{1, 0} {
+		var heard []vmbus.Type
+		host := newScriptedHost(t, func(h *scriptedHost, kind vmbus.Type) { serve(h, kind); heard = append(heard, kind) })
+		host.accepts = accepts
+		opts := GuestOptions{Memory: host.mem, Port: host.bus, Manual: true}
+		opts.Core.Versions = []vmbus.Version{vmbus.Iron}
+		var gone []error
+		opts.Gone = func(err error) { gone = append(gone, err) }
+		g, err := NewGuest(opts)
+		require.NoError(t, err)
+		var connected []error
+		g.BeginConnect(func(err error) { connected = append(connected, err) })
+		g.Do(StepCall)
+		g.Do(StepPost) // the host's answer is in the slot
+		g.BeginClose()
+		for s := g.Steps(); s != 0 && len(gone) == 0; s = g.Steps() {
+			require.Positive(t, host.mem.InUsePages())
+			g.Do(s & -s)
+		}
+		require.Equal(t, []error{ErrStopped}, connected)
+		require.Equal(t, []error{nil}, gone)
+		require.NoError(t, g.Close())
+		require.Zero(t, host.mem.InUsePages())
+		if accepts == 1 {
+			require.Equal(t, []vmbus.Type{vmbus.TypeRequestOffers, vmbus.TypeUnload}, heard)
+		} else {
+			require.Empty(t, heard)
+		}
+	}
 }
 
 // The offer of a device that exists already fails with a word to the device.
