@@ -103,7 +103,9 @@ func bootLender(t *testing.T, host *sim.Host, id uuid.UUID, kernel string) (clie
 	t.Helper()
 	console := &kerneltest.Console{}
 	vm, err := kvmguest.New(kvmguest.Options{
-		Kernel: kernel, Initrd: initrdWithThisProgram(t), MemoryBytes: 256 << 20,
+		// Backlog has 200 connections at once, each with a block of 128 pages for its
+		// rings. With 256 MiB the kernel found no 170th or so, and left it unopened.
+		Kernel: kernel, Initrd: initrdWithThisProgram(t), MemoryBytes: 512 << 20,
 		// /init runs hvlab.do, with blanks for commas.
 		Append:  fmt.Sprintf("%s nokaslr mitigations=off hvlab.do=%s=1,/bin/lender", kvmguest.DefaultAppend, lendVariable),
 		Console: console,
