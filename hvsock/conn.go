@@ -76,7 +76,7 @@ type link struct {
 // All methods may be called from any goroutine. Reads are serialised among
 // themselves, and so are Writes: the bytes of one Write stay together.
 //
-// Errors are *net.OpError, around one of: net.ErrClosed after this end's Close;
+// Errors are *net.OpError, around one of: net.ErrClosed (and EBADF) after this end's Close;
 // os.ErrDeadlineExceeded; EPIPE for writing after CloseWrite or when the channel
 // is gone; ECONNRESET for reading when the channel is gone and the peer had not
 // ended its stream, once everything that had arrived was read; EIO (and
