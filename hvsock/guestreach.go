@@ -26,6 +26,9 @@ func (s *GuestStack) Listen(addr Addr) (*Listener, error) {
 // listenIn listens for a program of the guest itself or of one of its containers.
 func (s *GuestStack) listenIn(at *site, addr Addr) (*Listener, error) {
 	err := error(nil)
+	if s.opts.Profile.AnyPort && addr.ServiceID == ServiceIDFromPort(PortAny) {
+		addr.ServiceID = ServiceIDFromPort(0)
+	}
 	if at == &s.root {
 		err = s.mayListen(addr)
 	} else if !at.mayBind(addr.VMID) {

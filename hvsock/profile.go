@@ -27,6 +27,9 @@ type Profile struct {
 	// PortsDown: automatic ports go down from 0xFFFFFFFE instead of up from a
 	// random one above 1023 (2.6).
 	PortsDown bool
+	// AnyPort: a listener on PortAny gets a free port, as everywhere one on port 0
+	// (2.6).
+	AnyPort bool
 	// PrivilegedPorts is the first port that an unprivileged program may listen
 	// on; below it is EACCES (2.6).
 	PrivilegedPorts uint32
@@ -159,6 +162,7 @@ const (
 var Linux = Profile{
 	Name:            "Linux",
 	PortsOnly:       true,
+	AnyPort:         true,
 	PrivilegedPorts: 1024,
 	BindConflict:    BindBound,
 	AnyBindOnly:     true,

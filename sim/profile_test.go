@@ -291,6 +291,11 @@ func TestProfileAutomaticPorts(t *testing.T) {
 				require.Greater(t, n, uint32(1023))
 			}
 		}
+		l, err := guest.Listen(port(hvsock.Wildcard, hvsock.PortAny))
+		require.NoError(t, err)
+		defer l.Close()
+		n, _ := hvsock.PortFromServiceID(l.Addr().(hvsock.Addr).ServiceID)
+		require.Equal(t, p.Name != "Linux", n == hvsock.PortAny, "elsewhere it is a port like any other")
 	})
 }
 
