@@ -46,7 +46,6 @@ type alsoError struct {
 
 func (e alsoError) Error() string        { return e.err.Error() }
 func (e alsoError) Timeout() bool        { return e.err.Timeout() }
-func (e alsoError) Temporary() bool      { return e.err.Temporary() } // net.OpError asks
 func (e alsoError) Is(target error) bool { return target == e.also }
 func (e alsoError) Unwrap() error        { return e.err }
 
