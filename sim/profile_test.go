@@ -200,6 +200,32 @@ func TestProfileChunk(t *testing.T) {
 	})
 }
 
+// hvsock.md 8, backlog: a full listener of a guest is silent, whatever the guest; a
+// full one of the host refuses, which a guest hears or not. Accept makes room.
+func TestProfileBacklog(t *testing.T) {
+	eachProfile(t, GuestOptions{Backlog: 1}, func(t *testing.T, p hvsock.Profile, host *Host, guest *Guest) {
+		for _, r := range roles(host, guest)[:2] {
+			full := map[bool]error{false: syscall.ECONNREFUSED, true: os.ErrDeadlineExceeded}[r.name == "host to guest" || p.IgnoresRefusal]
+			l, err := r.listen(r.bind)
+			require.NoError(t, err)
+			l.SetBacklog(1)
+			for range 3 {
+				waits, err := r.dial(t.Context(), r.to)
+				require.NoError(t, err, "an open connection needs no Accept (5.2)")
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				_, err = r.dial(ctx, r.to)
+				require.ErrorIs(t, err, full, r.name)
+				cancel()
+				c, err := l.Accept()
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				require.NoError(t, waits.Close())
+			}
+			require.NoError(t, l.Close())
+		}
+	})
+}
+
 // hvsock.md 15, remote port of an accepted socket: of the host's endpoint GUID.
 func TestProfileRemotePort(t *testing.T) {
 	eachProfile(t, GuestOptions{}, func(t *testing.T, p hvsock.Profile, host *Host, guest *Guest) {

@@ -40,7 +40,7 @@ var specRows = map[string][]specRow{
 		{row: "non-blocking connect", tests: "hvsock.TestBeginDial; hvsock.TestManualWorld"},
 		{row: "interrupted connect", tests: "hvsock.TestInterruptedAtEveryStep; hvsock.TestContextAgainstSuccess"},
 		{row: "Windows connect timeout", tests: "sim.TestConnectTimeoutOption; hvsock.TestOptionRanges"},
-		{row: "backlog", tests: "hvsock.TestBacklogOfAMachine; hvsock.TestBacklog; behaviour BacklogHolds"},
+		{row: "backlog", tests: "sim.TestProfileBacklog; hvsock.TestBacklogOfAMachine; hvsock.TestBacklog; behaviour BacklogHolds"},
 		{row: "accept", tests: "hvsock.TestAcceptDeadline; behaviour AcceptDeadline; behaviour AcceptDeadlinePast"},
 		{row: "guest close timer", tests: "hvsock.TestHostNeverRescinds; sim.TestProfileClose"},
 		{row: "host wait for guest open", tests: "hvsock.TestGuestNeverOpens; sim.TestDialTimeouts"},
