@@ -167,7 +167,7 @@ const manyConnections = 100
 func openMany(only *regexp.Regexp) ([]candidate, error) {
 	var all []candidate
 	for _, connections := range []int{1, manyConnections} {
-		c, err := over([]string{hvlab33, hvlab5L, hvlab33L, bufconn64, bufconn1M, tcpSocket, netPipe}, func(t *transport) (candidate, error) {
+		c, err := over([]string{hvlab33, hvlab5L, hvlab33L, bufconn64, bufconn1M, tcpSocket, netPipe, bare5, bare33}, func(t *transport) (candidate, error) {
 			return openConnections(t, connections)
 		})(only)
 		if err != nil {

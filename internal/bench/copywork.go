@@ -54,7 +54,7 @@ func copyThrough(w io.WriteCloser, r io.ReadCloser) error {
 
 // openCopies: io.Copy into one end and out of the other, 16 KiB at a time.
 func openCopies(only *regexp.Regexp) ([]candidate, error) {
-	all, err := over([]string{hvlab5L, bufconn64, bufconn1M, tcpSocket}, func(t *transport) (candidate, error) {
+	all, err := over([]string{hvlab5L, bufconn64, bufconn1M, tcpSocket, bare5, bare33}, func(t *transport) (candidate, error) {
 		return candidate{
 			run: func(n int) error {
 				for range n {

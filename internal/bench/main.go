@@ -1,14 +1,15 @@
 // Command bench measures hvlab beside net.Pipe, grpc's bufconn, unix sockets,
 // TCP loopback and io.Pipe, and prints how many times a rival's speed hvlab has.
 //
-//	go run -C internal/bench .                   the table, about two minutes
+//	go run -C internal/bench .                   the table, about a minute and a half
 //	go run -C internal/bench . -json             every number behind it
 //	go run -C internal/bench . -run 'stream/4'   some workloads only
 //	go run -C internal/bench . -starts 1 -run 'stream/4KiB' -only hvlab-5 -cpuprofile /tmp/cpu
 //
 // hvlab is measured whole: a sim.Guest dials a sim.Host, and both ends are used
 // as a net.Conn, so locks, checks, statistics and signals through the
-// hypervisor's port are all in.
+// hypervisor's port are all in. bare-5 and bare-33 are the limit it is held
+// against: rings with nothing of that but packets and locks (see bareRing).
 //
 // Machines drift by a factor of two within minutes. Hence all candidates of a
 // workload live in one process and take turns, a few milliseconds each; a ratio

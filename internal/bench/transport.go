@@ -42,6 +42,8 @@ const (
 	tcpSocket  = "tcp"
 	netPipe    = "net.Pipe"
 	ioPipe     = "io.Pipe"
+	bare5      = "bare-5" // see bareRing
+	bare33     = "bare-33"
 )
 
 // transports are all rivals in the order of the table. They are opened only
@@ -60,6 +62,8 @@ var transports = []struct {
 	{unixSocket, openUnix},
 	{tcpSocket, openTCP},
 	{netPipe, openPipe},
+	{bare5, func() (*transport, error) { return openBare(5) }},
+	{bare33, func() (*transport, error) { return openBare(33) }},
 }
 
 // longPackets is a guest that puts as much into a packet as every receiver takes.

@@ -15,8 +15,8 @@ func workloads() []workload {
 		})})
 	}
 	all = append(all,
-		workload{name: "ping-pong/64B", bytes: 64, open: over([]string{hvlab33, hvlab5L, hvlab33L, tcpSocket}, openPingPong)},
-		workload{name: "setup", open: over([]string{hvlab33, hvlab5L, hvlab33L, bufconn64, bufconn1M}, openSetup)},
+		workload{name: "ping-pong/64B", bytes: 64, open: over([]string{hvlab33, hvlab5L, hvlab33L, tcpSocket, bare33}, openPingPong)},
+		workload{name: "setup", open: over([]string{hvlab33, hvlab5L, hvlab33L, bufconn64, bufconn1M, bare5, bare33}, openSetup)},
 		workload{name: "copy/64MiB", bytes: copyBytes, once: true, open: openCopies},
 		workload{name: "connections/4KiB", bytes: 4096 * manyConnections, open: openMany},
 	)
