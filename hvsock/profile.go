@@ -212,12 +212,14 @@ var FreeBSD = Profile{
 	Options:      SocketOptions,
 }
 
-// Windows is a Windows guest. The size of its rings is not known; they are
+// Windows is a Windows guest. It sends a FIN and takes the channel down, so its host
+// cannot write to it after Close. The size of its rings is not known; they are
 // hvlab's.
 var Windows = Profile{
 	Name:          "Windows",
 	GUIDEndpoints: true,
 	ChunkBytes:    channel.MaxPipeBytes,
+	ClosesAtOnce:  true,
 	Options:       HyperVOptions,
 }
 

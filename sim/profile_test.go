@@ -173,7 +173,8 @@ func TestProfileClose(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, inGuest.Close())
 		synctest.Wait()
-		require.Equal(t, p.Name != "FreeBSD", guest.Usage().Connections == 1)
+		atOnce := p.Name == "FreeBSD" || p.Name == "Windows"
+		require.Equal(t, !atOnce, guest.Usage().Connections == 1)
 		got, err := io.ReadAll(inHost)
 		require.NoError(t, err, "the FIN is in the ring, and the host has kept it")
 		require.Equal(t, "last words", string(got))
