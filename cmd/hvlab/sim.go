@@ -41,6 +41,7 @@ type simVerb struct {
 	Inject    bool   `help:"Repeat each seed with a rescind, reset, unload, crash, save, suspension and failed allocation before each of its steps in turn."`
 	Scenarios string `placeholder:"DIR|FILE" help:"With -inject: scenario files take the place of seeds."`
 	Pairs     bool   `help:"With -scenarios: two faults in each run, one soon after the other."`
+	Exhaust   int    `placeholder:"N" help:"Try every order of N choices in a row, after each N-th choice of each seed: for -guests 1 and few steps."`
 	Cells     bool   `help:"Run the seeds in every way, and the scenarios with -inject: print who visits which cell of the transition tables."`
 
 	Replay  string `placeholder:"SEED|FILE" help:"Run one seed, or a scenario."`
@@ -61,6 +62,7 @@ Examples:
     hvlab sim -inject -seeds 1-4 -steps 300
     hvlab sim -inject -scenarios testdata/scenario
     hvlab sim -cells -seeds 1-2000 -scenarios testdata/scenario
+    hvlab sim -exhaust 3 -seeds 1-3 -guests 1 -steps 100 -ring-pages 2
     hvlab sim -replay 17 -v
     hvlab sim -replay findings/I-STREAM-seed17.txt -step
     hvlab sim -seeds 1-1000000 -shard 3/8 -json >3.json
@@ -111,8 +113,8 @@ func (v *simVerb) world() (w world.Options, err error) {
 			return w, fmt.Errorf("-version %s: there are %v", v.Version, vmbus.Versions())
 		}
 	}
-	if v.Steps < 1 || v.Guests < 1 || v.Jobs < 0 {
-		return w, errors.New("-steps and -guests take 1 and more, -j takes 0 (one per core) and more")
+	if v.Steps < 1 || v.Guests < 1 || v.Jobs < 0 || v.Exhaust < 0 {
+		return w, errors.New("-steps and -guests take 1 and more, -j takes 0 (one per core) and more, -exhaust too")
 	}
 	_, err = world.New(w)
 	return w, err
@@ -131,8 +133,11 @@ func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error
 	opts := campaign.Options{
 		First: first, Last: last, Shard: shard, World: w, Jobs: v.jobs(), Folder: v.Out, ShrinkTries: shrinkTries, Progress: progress,
 	}
-	if v.Inject {
+	switch {
+	case v.Inject:
 		return v.inject(ctx, opts, o)
+	case v.Exhaust > 0:
+		return v.exhaust(ctx, opts, o)
 	}
 	report, err := campaign.Run(ctx, opts)
 	if progress != nil {
@@ -142,6 +147,18 @@ func (v *simVerb) campaign(ctx context.Context, w world.Options, o output) error
 		return err
 	}
 	return v.print(report, o)
+}
+
+// exhaust tries every order of a few choices.
+func (v *simVerb) exhaust(ctx context.Context, opts campaign.Options, o output) error {
+	if v.JSON || opts.Shard.Count > 1 {
+		return errors.New("-exhaust goes with -seeds, -steps, -guests, -version, -ring-pages, -legal, -hostile and -j")
+	}
+	x, err := campaign.Exhaust(ctx, opts, v.Exhaust)
+	if !x.Write(o.out) {
+		return errFindings
+	}
+	return err
 }
 
 // inject repeats the seeds with a fault at every step.
@@ -192,7 +209,7 @@ func (v *simVerb) cells(ctx context.Context, w world.Options, o output) error {
 		First: first, Last: last, Shard: campaign.Shard{Count: 1}, World: w, Jobs: v.jobs(), Folder: v.Out, ShrinkTries: shrinkTries,
 	}
 	c, err := campaign.Cover(ctx, opts, v.Scenarios)
-	if err == nil && !c.Write(o.out) {
+	if c != nil && !c.Write(o.out) { // an interrupted one has less, and no judgement of the rest
 		return errFindings
 	}
 	return err

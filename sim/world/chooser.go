@@ -112,10 +112,23 @@ type Path struct {
 }
 
 // Choose is part of Chooser.
-func (p *Path) Choose(steps []Step, _ []uint16) int { return p.Draw(len(steps)) }
+func (p *Path) Choose(steps []Step, _ []uint16) int { return p.next(len(steps)) }
+
+// maxDrawn is up to where every number that is drawn counts as a possibility of
+// its own; of more, such as how much is written, only the least, the middle and the
+// most.
+const maxDrawn = 4
 
 // Draw is part of Chooser.
 func (p *Path) Draw(n int) int {
+	if n <= maxDrawn {
+		return p.next(n)
+	}
+	return [...]int{0, n / 2, n - 1}[p.next(3)]
+}
+
+// next is the next choice of n possibilities.
+func (p *Path) next(n int) int {
 	if n <= 1 { // no choice
 		return 0
 	}

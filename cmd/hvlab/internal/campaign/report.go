@@ -168,15 +168,7 @@ func (r Report) WriteText(to io.Writer) {
 		}
 		fmt.Fprintf(to, "  %2d  %-26s %s\n", int(i), i, note)
 	}
-	for _, f := range r.Findings {
-		fmt.Fprintf(to, "\nseed %d: %s\n    %d steps; replay with: hvlab sim -v -replay %s\n", f.Seed, f.Text, f.Steps, f.Path)
-	}
-	if len(r.Findings) > 0 {
-		fmt.Fprintln(to)
-		for _, f := range r.Findings {
-			fmt.Fprintln(to, f.Path)
-		}
-	}
+	writeFindings(to, r.Findings)
 }
 
 // writeCells prints how much of the transition tables was visited, and which legal
