@@ -30,11 +30,11 @@ type PipeOptions struct {
 type PipeWriter struct {
 	ring       *ringbuffer.Writer
 	messages   bool
+	finished   bool
 	chunkBytes int
+	plainBytes int // chunkBytes, or 0 if finished or for messages: Write's first look
 	keepBytes  int // raw free bytes that carry no data: packet overhead, the last granule, the FIN
 	wantBytes  int // raw free bytes to exceed before another attempt makes sense
-	finished   bool
-	plainBytes int // chunkBytes, or 0 if finished or for messages: Write's first look
 }
 
 // NewPipeWriter makes the sending end of a pipe.
