@@ -1,6 +1,7 @@
 package ringbuffer
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -254,4 +255,44 @@ func TestResume(t *testing.T) {
 	pages[0].Store32(offWriteIndex, 4096)
 	_, err = NewWriter(pages)
 	requireKind(t, err, InvalidRingPointer)
+}
+
+// TestSendGranule: in one step it does what AppendGranule and Commit do in two:
+// the same memory, counters and answer, over the wrap and with a packet staged
+// before, on every layout.
+func TestSendGranule(t *testing.T) {
+	for layout := range pageLayouts {
+		one, oneReader, onePages := newRing(t, layout, 1, 3000)
+		two, twoReader, twoPages := newRing(t, layout, 1, 3000)
+		for n := range 300 { // 40 to 336 bytes each: a dozen laps
+			if n%7 == 0 { // staged: it goes along
+				require.NoError(t, one.AppendGranule(7, nil))
+				require.NoError(t, two.AppendGranule(7, nil))
+			}
+			body := bytes.Repeat([]byte{byte(n)}, n)
+			signal, err := one.SendGranule(uint64(n), body)
+			require.NoError(t, err)
+			require.NoError(t, two.AppendGranule(uint64(n), body))
+			require.Equal(t, two.Commit(), signal)
+			require.Equal(t, two.Stats(), one.Stats())
+			for i := range onePages {
+				require.Equal(t, twoPages[i].Bytes(), onePages[i].Bytes())
+			}
+			if n%3 != 0 { // else the next is behind a packet, and asks for no signal
+				for _, r := range []*Reader{oneReader, twoReader} {
+					for r.Hold() == nil {
+						r.Advance()
+					}
+					r.Commit()
+				}
+			}
+		}
+		_, err := one.SendGranule(0, make([]byte, 5000))
+		var size *SizeError
+		require.ErrorAs(t, err, &size, "it never fits")
+		for err = nil; err == nil; {
+			_, err = one.SendGranule(0, make([]byte, 500))
+		}
+		require.ErrorIs(t, err, ErrFull)
+	}
 }
