@@ -80,6 +80,7 @@ func (h *hostileHost) boot() error {
 	if err != nil {
 		return err
 	}
+	h.lines.anew()
 	h.stack.Attach(h.bus)
 	h.bus.BeginConnect(func(error) {}) // whether it works is the attacker's choice
 	h.service, err = serve(h.stack.Listen, hvsock.Addr{VMID: hvsock.Wildcard, ServiceID: hvsock.ServiceIDFromPort(attackPort)})

@@ -64,6 +64,13 @@ func (c *lineCounter) count(e trace.Event) {
 	c.most = max(c.most, c.lines)
 }
 
+// anew begins with the log of another end: the limit is one of each.
+func (c *lineCounter) anew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = 0
+}
+
 // A report is what one form of the soak saw.
 type report struct {
 	time                          time.Duration
