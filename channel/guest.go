@@ -81,5 +81,6 @@ var GuestTransitions = fsm.Table[GuestState, GuestEvent]{
 		{From: Unreserving, On: Unreserved}:   Unsharing,
 		{From: Unreserving, On: HostForgets}:  Idle,
 		{From: Unreserving, On: Rescinds}:     Unsharing,
+		{From: Unreserving, On: Torndown}:     Idle, // only a host that has closed the channel does that
 	},
 }

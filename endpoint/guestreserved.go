@@ -58,10 +58,17 @@ func (g *Guest) aboutReserved(m vmbus.Message) bool {
 }
 
 // closeReserved asks the host to close a reserved channel, connected or not. An
-// answer may be lost, so asking again is legal.
+// answer may be lost, so asking again is legal. A host that has closed the channel
+// says nothing more about that (vmbus-control.md 5.3), but it then tears down the
+// ring as of any channel, with an answer that is not lost; one that has not drops
+// that request (3.13). So the guest asks for both.
 func (g *Guest) closeReserved(id vmbus.ChannelID, c *guestChannel) error {
 	if g.state == GuestUnloading {
 		return fmt.Errorf("endpoint: the guest is unloading: %w", vmbus.ErrState)
+	}
+	again := c.state == channel.Unreserving
+	if again && g.pause != Running {
+		return nil // the host is silent, and what is asked now is asked after Resume
 	}
 	if err := c.move(channel.Unreserves); err != nil {
 		return callerError(err)
@@ -70,6 +77,9 @@ func (g *Guest) closeReserved(id vmbus.ChannelID, c *guestChannel) error {
 	// about the channel; otherwise it stays offered.
 	c.stale = g.state != GuestRequesting && g.state != GuestConnected
 	g.post(&vmbus.CloseReservedChannel{Channel: id, TargetVP: c.open.Reserved.VP, TargetSINT: uint32(c.open.Reserved.SINT)})
+	if again && !c.stale {
+		g.post(&vmbus.GPADLTeardown{Channel: id, GPADL: c.ring})
+	}
 	return nil
 }
 

@@ -184,6 +184,9 @@ func (m *guestModel) take(a endpoint.Action) {
 		m.halted, m.over = false, false
 		for _, c := range m.channels { // what is left
 			c.outlived = true
+			if r := m.rings[c.ring]; r != nil { // the unload has overtaken the answer
+				r.tearing = false
+			}
 		}
 	}
 }

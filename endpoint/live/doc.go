@@ -10,6 +10,12 @@
 // The data path does not pass here: a device or driver gets its ring pair when
 // the channel opens and a Signal function to ring the other side's doorbell.
 //
+// A channel may be opened as a reserved one ([RingOptions]), for firmware and crash
+// dumps: the host never signals it, and the host's answers about it may be lost, so
+// the guest asks again. It would outlive the connection; a Guest has only one, so it
+// closes its reserved channels before it unloads. If the host does not let go of one
+// within the 100 s of an unload, the guest's pages stay out of use.
+//
 // A running end can be saved and started again over the same memory or a copy of
 // it: [Host.Save] and [RestoreHost], [Guest.Save] and [RestoreGuest]. The state
 // holds what is outstanding and which pages the rings are; devices and drivers are

@@ -90,6 +90,11 @@ type RingOptions struct {
 	TargetVP                  uint32
 	// LowLatency signals the host at once, also on a monitored channel.
 	LowLatency bool
+	// Reserved makes the channel a reserved one, from version 4.0: the host never
+	// signals, so the driver is rung once, when it opens, and polls its ring from
+	// then on. The target is one that this guest reads: one of its VPs, and
+	// endpoint.VMBusSINT.
+	Reserved *endpoint.ReservedTarget
 }
 
 // An opening is a channel this guest has opened or is opening.
@@ -101,6 +106,9 @@ type opening struct {
 	offer  vmbus.OfferChannel
 	ring   RingOptions
 	open   bool
+	left   bool          // the driver has nothing to do with it any more
+	answer Timer         // of a reserved channel: see awaitAnswer
+	wait   time.Duration // before the host is asked again
 }
 
 // A processor has the SynIC pages of one virtual processor.
@@ -136,6 +144,7 @@ type Guest struct {
 	unloading Timer         // owned by the loop: ticks until BeginClose is done
 	waited    time.Duration // owned by the loop: how long that has taken
 	kept      bool          // owned by the loop: the host may still use our pages
+	next      func()        // owned by the loop: waits until no reserved channel is left
 	contacted bool          // the host was told of our pages
 	leaving   bool          // closed before the host has answered the contact
 	unloadErr error         // written before gone is closed
@@ -360,6 +369,14 @@ func (g *Guest) startOpen(offer vmbus.OfferChannel, r RingOptions, d Driver) {
 		d.OpenFailed(fmt.Errorf("live: channel %d: %w", id, ErrNotOffered))
 		return
 	}
+	if g.unloading != nil {
+		d.OpenFailed(ErrStopped)
+		return
+	}
+	if err := g.checkTarget(r.Reserved); err != nil {
+		d.OpenFailed(err)
+		return
+	}
 	block, err := g.opts.Memory.Alloc(r.ToHostPages + r.ToGuestPages)
 	if err != nil {
 		d.OpenFailed(err)
@@ -367,14 +384,16 @@ func (g *Guest) startOpen(offer vmbus.OfferChannel, r RingOptions, d Driver) {
 	}
 	rings, err := channel.NewGuestRings(block.Pages, r.ToHostPages)
 	if err == nil {
-		err = g.core.Open(id, endpoint.OpenParams{PFNs: block.PFNs, HostOffset: uint32(r.ToHostPages), TargetVP: r.TargetVP})
+		err = g.core.Open(id, endpoint.OpenParams{PFNs: block.PFNs, HostOffset: uint32(r.ToHostPages), TargetVP: r.TargetVP, Reserved: r.Reserved})
 	}
 	if err != nil {
 		g.opts.Memory.Free(block)
 		d.OpenFailed(err)
 		return
 	}
-	g.openings[id] = &opening{driver: d, block: block, rings: rings, offer: offer, ring: r}
+	o := &opening{driver: d, block: block, rings: rings, offer: offer, ring: r}
+	g.openings[id] = o
+	g.awaitAnswer(id, o, openPatience)
 }
 
 // CloseChannel gives up a channel that d opened or is opening. The driver must have
@@ -395,9 +414,10 @@ func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
 	if !putback.On(putback.GC02) {
 		g.silence(o)
 	}
-	o.open = false
+	o.open, o.left = false, true
 	// It may be closing already: then there is nothing to do.
 	_ = g.core.Close(id)
+	g.awaitAnswer(id, o, closePatience)
 }
 
 // ModifyChannel moves the interrupt of an open channel to another VP. done runs
@@ -488,7 +508,8 @@ const unloadTimeout = 100 * time.Second
 const unloadReport = 5 * time.Second
 
 // Close unloads the bus: it returns when the host has let go of every page, or
-// after 100 s with an error; the pages then stay out of use.
+// after 100 s with an error; the pages then stay out of use. Reserved channels would
+// outlive the connection: they are closed first, before anybody else loses a channel.
 func (g *Guest) Close() error {
 	if !g.BeginClose() {
 		return ErrStopped
@@ -499,23 +520,34 @@ func (g *Guest) Close() error {
 }
 
 // BeginClose starts to unload the bus. Gone is called when that is done or 100 s
-// have passed; then Close does not wait any more. It reports false if the guest
-// was closed before.
+// have passed; until then Close waits. Channels that were to be opened fail. It
+// reports false if the guest was closed before.
 func (g *Guest) BeginClose() bool {
 	g.Thaw()
 	return g.loop.do(func() {
-		if g.unloading == nil {
-			g.unloading = g.clock.AfterFunc(unloadReport, func() { g.loop.do(g.unloadWaits) })
-		}
-		switch {
-		case g.core.Unload() == nil:
-		case g.contacted && g.core.State() == endpoint.GuestConnecting:
-			g.leaving = true // it may accept, and use our pages, until it has completed an unload
-			g.finishConnect(ErrStopped)
-		default:
-			g.finish(nil)
-		}
+		g.startUnloadTimer()
+		g.afterReserved(g.unload)
 	})
+}
+
+// startUnloadTimer begins to bound how long the guest waits for the host to let go.
+func (g *Guest) startUnloadTimer() {
+	if g.unloading == nil {
+		g.unloading = g.clock.AfterFunc(unloadReport, func() { g.loop.do(g.unloadWaits) })
+	}
+}
+
+// unload asks the host to let go of everything.
+func (g *Guest) unload() {
+	switch {
+	case g.core.State() == endpoint.GuestUnloading: // somebody has asked already
+	case g.core.Unload() == nil:
+	case g.contacted && g.core.State() == endpoint.GuestConnecting:
+		g.leaving = true // it may accept, and use our pages, until it has completed an unload
+		g.finishConnect(ErrStopped)
+	default:
+		g.finish(nil)
+	}
 }
 
 // leave ends a guest that was closed while it connected, once the host has
@@ -572,6 +604,9 @@ func (g *Guest) shutdown() {
 	g.opts.Port.SetInterrupt(func(uint32, uint8) {})
 	g.loop.call(func() {
 		g.retry.stop()
+		if g.unloading != nil {
+			g.unloading.Stop()
+		}
 		for _, id := range slices.Sorted(maps.Keys(g.modifying)) {
 			g.finishModify(id, ErrStopped)
 		}
@@ -599,6 +634,7 @@ func (g *Guest) maskSynIC() {
 // abandon ends a channel whose connection is gone.
 func (g *Guest) abandon(id vmbus.ChannelID, o *opening) {
 	g.silence(o)
+	o.answered()
 	delete(g.openings, id)
 	if o.open {
 		o.driver.Rescinded()

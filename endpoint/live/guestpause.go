@@ -22,6 +22,9 @@ func (g *Guest) hostPaused() {
 		g.paused = nil
 		done()
 	}
+	if g.next != nil { // closed meanwhile: a silent host answers nothing
+		_ = g.core.Resume()
+	}
 }
 
 // Resume ends a pause; without one it does nothing.

@@ -166,7 +166,7 @@ func (g *Guest) restoreOpenings(lowLatency []vmbus.ChannelID) error {
 		o := &opening{
 			block: block, offer: k.Offer, open: k.State == channel.GuestOpen,
 			ring: RingOptions{
-				ToHostPages: toHost, ToGuestPages: len(block.PFNs) - toHost, TargetVP: k.Params.TargetVP,
+				ToHostPages: toHost, ToGuestPages: len(block.PFNs) - toHost, TargetVP: k.Params.TargetVP, Reserved: k.Params.Reserved,
 				LowLatency: slices.Contains(lowLatency, k.Offer.Channel),
 			},
 		}
@@ -194,7 +194,11 @@ func (g *Guest) takeOver(driver func(vmbus.OfferChannel) Driver) {
 		if o.rings != nil {
 			o.driver = driver(k.Offer)
 		}
+		if !o.open {
+			g.awaitAnswer(id, o, closePatience) // of an open, too: the guest may have waited before
+		}
 		if o.driver == nil {
+			o.left = true
 			o.driver = noDriver{g, id}
 			if o.open {
 				g.closeChannel(id, o)

@@ -154,6 +154,7 @@ func (g *Guest) act(a endpoint.Action) {
 	case endpoint.ChannelOpened:
 		if o := g.openings[a.Channel]; o != nil {
 			o.open = true
+			o.answered()
 			g.listen(o, a.EventFlag)
 			o.driver.Opened(g.channelOf(o, a.ConnectionID))
 			// What the host wrote before we knew of the open it has signalled to nobody
@@ -162,12 +163,15 @@ func (g *Guest) act(a endpoint.Action) {
 		}
 	case endpoint.OpenFailed:
 		if o := g.openings[a.Channel]; o != nil {
+			o.left = true
 			o.driver.OpenFailed(a.Err)
 		}
 	case endpoint.RingFree:
 		if o := g.openings[a.Channel]; o != nil {
+			o.answered()
 			delete(g.openings, a.Channel)
 			g.opts.Memory.Free(o.block)
+			g.reservedFreed()
 		}
 	case endpoint.Paused:
 		g.hostPaused()
@@ -181,8 +185,7 @@ func (g *Guest) act(a endpoint.Action) {
 			g.opts.SocketRefused(a)
 		}
 	case endpoint.Disconnected:
-		g.kept = a.Kept
-		g.finish(a.Err)
+		g.disconnected(a)
 	}
 }
 
@@ -206,7 +209,8 @@ func (g *Guest) channelOf(o *opening, connection uint32) *GuestChannel {
 
 // monitorOf returns the page through which an open channel signals, or nil.
 func (g *Guest) monitorOf(o *opening) *guestmem.Page {
-	if o.offer.MonitorAllocated&1 == 0 || o.offer.MonitorID >= vmbus.MaxMonitorIDs || o.ring.LowLatency || o.ring.TargetVP == vmbus.NoInterrupt {
+	interrupts := o.ring.TargetVP != vmbus.NoInterrupt && o.ring.Reserved == nil // without them the host does not look at the page
+	if o.offer.MonitorAllocated&1 == 0 || o.offer.MonitorID >= vmbus.MaxMonitorIDs || o.ring.LowLatency || !interrupts {
 		return nil
 	}
 	return g.monitors
@@ -216,6 +220,9 @@ func (g *Guest) monitorOf(o *opening) *guestmem.Page {
 // its driver. Until now they reached nobody: flag may have been another channel's
 // when the open began.
 func (g *Guest) listen(o *opening, flag uint16) {
+	if o.ring.Reserved != nil { // it hears nothing
+		return
+	}
 	if int(flag) < len(g.doorbells) {
 		o.flag = flag
 		g.doorbells[flag].Store(&o.driver)
