@@ -32,6 +32,7 @@
 //	FuzzPipeStream      both ends of an honest pipe: nothing lost, no wake-up lost, room for the FIN
 //	FuzzHostSockets     a host's sockets in virtual time against a guest: messages, rings, timeouts
 //	FuzzGuestSockets    a guest's sockets in virtual time against a host: messages, rings, timeouts
+//	FuzzProfiles        guests of every profile in the same conversation must fare the same
 //	FuzzDrivers         a host's goroutine and a host stepped by hand must say the same
 //	FuzzGuestMessage    one message of a guest: encode of parse, parse of encode, at any alignment
 //	FuzzHostMessage     one message of a host

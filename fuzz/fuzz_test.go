@@ -56,6 +56,8 @@ func FuzzHostSockets(f *testing.F) { run(f, "HostSockets") }
 
 func FuzzGuestSockets(f *testing.F) { run(f, "GuestSockets") }
 
+func FuzzProfiles(f *testing.F) { run(f, "Profiles") }
+
 func FuzzDrivers(f *testing.F) { run(f, "Drivers") }
 
 func FuzzGuestMessage(f *testing.F) { run(f, "GuestMessage") }

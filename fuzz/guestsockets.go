@@ -29,7 +29,8 @@ type guestSocketWorld struct {
 	gpadls   channel.GPADLTable
 	rings    map[vmbus.GPADLID]*channel.GPADL
 	nextID   vmbus.ChannelID
-	hostDial byte // counts the endpoints of the host
+	hostDial byte                // counts the endpoints of the host
+	heard    func(vmbus.Message) // if set, told what the guest says
 }
 
 // GuestSockets runs a guest's sockets against a host that does what data says,
@@ -39,10 +40,15 @@ func GuestSockets(data []byte) error {
 	return traced(guestSockets(data, nil), func(trace *strings.Builder) error { return guestSockets(data, trace) })
 }
 
-func guestSockets(data []byte, trace *strings.Builder) error {
-	in := &input{data}
+func newGuestSocketWorld(trace *strings.Builder) *guestSocketWorld {
 	w := &guestSocketWorld{socketWorld: newSocketWorld(trace), rings: map[vmbus.GPADLID]*channel.GPADL{}, nextID: 1}
 	w.socketWorld.run = w.runAll
+	return w
+}
+
+func guestSockets(data []byte, trace *strings.Builder) error {
+	in := &input{data}
+	w := newGuestSocketWorld(trace)
 	if err := w.start(in.u8()); err != nil {
 		return violated("I-STATE-LEGAL", "%v", err)
 	}
@@ -56,6 +62,22 @@ func guestSockets(data []byte, trace *strings.Builder) error {
 
 // start connects the guest at the version that setup chooses, 4.0 or newer.
 func (w *guestSocketWorld) start(setup uint8) error {
+	kind := int(setup) / 16 % 8
+	return w.startAs(socketVersion(setup), hvsock.GuestOptions{
+		RingPages: 2 + kind%4,
+		Profile:   hvsock.Profiles()[kind%len(hvsock.Profiles())], // what is promised is the same for all
+	}, setup&0x80 != 0)
+}
+
+// socketVersion is the version that setup chooses, 4.0 or newer.
+func socketVersion(setup uint8) vmbus.Version {
+	versions := vmbus.Versions()
+	versions = versions[len(versions)-7:] // from 4.0 on
+	return versions[int(setup)%len(versions)]
+}
+
+// startAs connects a guest whose profile and ring size are those of o.
+func (w *guestSocketWorld) startAs(version vmbus.Version, o hvsock.GuestOptions, skipTeardown bool) error {
 	for _, port := range []synic.ConnectionID{endpoint.MessagePort, endpoint.MultiClientPort} {
 		err := w.part.BindMessages(port, func(b []byte) synic.Status {
 			if len(w.posted) >= endpoint.MaxIncomingMessages {
@@ -68,17 +90,12 @@ func (w *guestSocketWorld) start(setup uint8) error {
 			return err
 		}
 	}
-	versions := vmbus.Versions()
-	versions = versions[len(versions)-7:] // from 4.0 on
-	w.version = versions[int(setup)%len(versions)]
-	kind := int(setup) / 16 % 8
-	w.stack = hvsock.NewGuestStack(hvsock.GuestOptions{
-		VMID: fuzzVM, Seed: 1, Clock: w.clock, RingPages: 2 + kind%4, Backlog: 3,
-		Profile: hvsock.Profiles()[kind%len(hvsock.Profiles())], // what is promised is the same for all
-	})
+	w.version = version
+	o.VMID, o.Seed, o.Clock, o.Backlog = fuzzVM, 1, w.clock, 3
+	w.stack = hvsock.NewGuestStack(o)
 	var err error
 	w.bus, err = live.NewGuest(live.GuestOptions{
-		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{w.version}, SkipTeardown: setup&0x80 != 0},
+		Core:   endpoint.GuestOptions{Versions: []vmbus.Version{w.version}, SkipTeardown: skipTeardown},
 		Memory: w.heap, Port: w.part, Manual: true, Clock: w.clock,
 		Offered: w.stack.Offered, SocketRefused: w.stack.Refused,
 		Gone: func(err error) { w.gone = true; w.stack.Gone(err) },
@@ -130,6 +147,9 @@ func (w *guestSocketWorld) proceed() bool {
 	if err != nil {
 		w.fail("I-VERSION", "the guest under test posts %x: %v", b, err)
 		return true
+	}
+	if w.heard != nil {
+		w.heard(m)
 	}
 	switch m := m.(type) {
 	case *vmbus.RequestOffers:
