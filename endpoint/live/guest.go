@@ -108,7 +108,7 @@ type opening struct {
 	open   bool
 	left   bool          // the driver has nothing to do with it any more
 	answer Timer         // of a reserved channel: see awaitAnswer
-	wait   time.Duration // before the host is asked again
+	wait   time.Duration // the last one, for the answer to its close
 }
 
 // A processor has the SynIC pages of one virtual processor.
@@ -391,9 +391,7 @@ func (g *Guest) startOpen(offer vmbus.OfferChannel, r RingOptions, d Driver) {
 		d.OpenFailed(err)
 		return
 	}
-	o := &opening{driver: d, block: block, rings: rings, offer: offer, ring: r}
-	g.openings[id] = o
-	g.awaitAnswer(id, o, openPatience)
+	g.openings[id] = &opening{driver: d, block: block, rings: rings, offer: offer, ring: r}
 }
 
 // CloseChannel gives up a channel that d opened or is opening. The driver must have
@@ -417,7 +415,6 @@ func (g *Guest) closeChannel(id vmbus.ChannelID, o *opening) {
 	o.open, o.left = false, true
 	// It may be closing already: then there is nothing to do.
 	_ = g.core.Close(id)
-	g.awaitAnswer(id, o, closePatience)
 }
 
 // ModifyChannel moves the interrupt of an open channel to another VP. done runs

@@ -23,11 +23,17 @@ func (g *Guest) hostPaused() {
 		done()
 	}
 	if g.next != nil { // closed meanwhile: a silent host answers nothing
-		_ = g.core.Resume()
+		g.resume()
 	}
 }
 
 // Resume ends a pause; without one it does nothing.
 func (g *Guest) Resume() {
-	g.loop.do(func() { _ = g.core.Resume() })
+	g.loop.do(g.resume)
+}
+
+func (g *Guest) resume() {
+	if g.core.Resume() == nil {
+		g.askAgain()
+	}
 }

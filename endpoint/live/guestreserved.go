@@ -15,7 +15,8 @@ import (
 // if the message slot is busy (vmbus-control.md 5.5). So this guest waits for each of
 // them only so long. Without an answer to an open the driver is told that it has
 // failed, and the channel is closed; without one to a close, the host is asked
-// again, more and more seldom, until it answers or the guest ends.
+// again, more and more seldom, for about two minutes. After that the pages stay out
+// of use; the end of the guest asks once more, and so does the end of a pause.
 const (
 	openPatience  = 5 * time.Second
 	closePatience = time.Second
@@ -31,14 +32,27 @@ func (g *Guest) checkTarget(t *endpoint.ReservedTarget) error {
 		t.VP, t.SINT, endpoint.VMBusSINT, len(g.vps)-1, vmbus.ErrState)
 }
 
-// awaitAnswer begins to wait for an answer about a reserved channel; of any other it
-// is not lost.
-func (g *Guest) awaitAnswer(id vmbus.ChannelID, o *opening, patience time.Duration) {
-	if o.ring.Reserved == nil {
+// reservedLeft is told of each message that has left for the host: from then on its
+// answer may come. It does not come at all during a pause, when nothing leaves.
+func (g *Guest) reservedLeft(m vmbus.Message) {
+	switch m := m.(type) {
+	case *vmbus.OpenReservedChannel:
+		g.awaitAnswer(m.Channel, openPatience)
+	case *vmbus.CloseReservedChannel:
+		if o := g.openings[m.Channel]; o != nil {
+			o.wait = max(2*o.wait, closePatience)
+			g.awaitAnswer(m.Channel, o.wait)
+		}
+	}
+}
+
+// awaitAnswer begins to wait for an answer about a reserved channel.
+func (g *Guest) awaitAnswer(id vmbus.ChannelID, patience time.Duration) {
+	o := g.openings[id]
+	if o == nil || patience > maxPatience {
 		return
 	}
 	o.answered()
-	o.wait = patience
 	o.answer = g.clock.AfterFunc(patience, func() { g.loop.do(func() { g.unanswered(id, o) }) })
 }
 
@@ -52,19 +66,27 @@ func (o *opening) answered() {
 
 // unanswered asks again.
 func (g *Guest) unanswered(id vmbus.ChannelID, o *opening) {
-	if g.openings[id] != o || o.open || o.answer == nil {
+	if g.openings[id] != o || o.answer == nil {
 		return
 	}
+	o.answer = nil
 	switch g.channelState(id) {
 	case channel.GuestOpening: // or the host is slow: it then closes what it has opened
 		o.driver.OpenFailed(fmt.Errorf("live: channel %d: %w", id, ErrNoAnswer))
 		g.closeChannel(id, o)
-		return
 	case channel.Unreserving:
-		_ = g.core.Close(id) // while the guest unloads that waits, see disconnected
+		_ = g.core.Close(id) // not while the guest unloads or is paused: see askAgain
 	}
-	o.wait = min(2*o.wait, maxPatience)
-	o.answer.Reset(o.wait)
+}
+
+// askAgain does so now about every reserved channel that is to be closed.
+func (g *Guest) askAgain() {
+	for _, id := range slices.Sorted(maps.Keys(g.openings)) {
+		if o := g.openings[id]; o.ring.Reserved != nil && o.left {
+			o.wait = 0
+			_ = g.core.Close(id) // it may be closed: then there is nothing to ask
+		}
+	}
 }
 
 // ErrNoAnswer is why the open of a reserved channel fails if the host does not say
@@ -86,7 +108,13 @@ func (g *Guest) channelState(id vmbus.ChannelID) channel.GuestState {
 // the connection; at once if there are none. unloadWaits ends the waiting for a host
 // that never answers: then the pages stay out of use.
 func (g *Guest) afterReserved(next func()) {
+	if !g.anyReserved() {
+		next()
+		return
+	}
 	g.next = next
+	_ = g.core.Resume() // a silent host answers nothing; without a pause this does nothing
+	g.askAgain()
 	for _, id := range slices.Sorted(maps.Keys(g.openings)) {
 		o := g.openings[id]
 		switch {
@@ -99,23 +127,24 @@ func (g *Guest) afterReserved(next func()) {
 		}
 		g.closeChannel(id, o)
 	}
-	_ = g.core.Resume() // a silent host answers nothing; without a pause this does nothing
-	g.reservedFreed()
 }
 
 // reservedFreed goes on with what waits for the last reserved channel.
 func (g *Guest) reservedFreed() {
-	if g.next == nil {
-		return
+	if next := g.next; next != nil && !g.anyReserved() {
+		g.next = nil
+		next()
 	}
+}
+
+// anyReserved reports whether the host may have pages of a reserved channel.
+func (g *Guest) anyReserved() bool {
 	for _, o := range g.openings {
 		if o.ring.Reserved != nil {
-			return
+			return true
 		}
 	}
-	next := g.next
-	g.next = nil
-	next()
+	return false
 }
 
 // disconnected ends a guest without a connection. If it was not this guest that ended

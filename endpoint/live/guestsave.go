@@ -194,8 +194,8 @@ func (g *Guest) takeOver(driver func(vmbus.OfferChannel) Driver) {
 		if o.rings != nil {
 			o.driver = driver(k.Offer)
 		}
-		if !o.open {
-			g.awaitAnswer(id, o, closePatience) // of an open, too: the guest may have waited before
+		if k.State == channel.Unreserving || k.State == channel.GuestOpening && o.ring.Reserved != nil {
+			g.awaitAnswer(id, openPatience) // it may have been lost before
 		}
 		if o.driver == nil {
 			o.left = true

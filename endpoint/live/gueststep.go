@@ -82,6 +82,7 @@ func (g *Guest) postOne() bool {
 	switch {
 	case status == synic.StatusSuccess:
 		g.core.MessageSent()
+		g.reservedLeft(m.Message)
 		g.retry.attempts = 0
 		g.contacted = true
 	case g.transient(m, status) && (g.retry.attempts < maxPostAttempts-1 || putback.On(putback.SS09)):

@@ -283,6 +283,22 @@ func TestReservedUnloadWhilePaused(t *testing.T) {
 	}
 }
 
+// A pause may last longer than the guest asks for an answer: it asks again when the
+// pause ends.
+func TestReservedClosedWhilePaused(t *testing.T) {
+	inReserved(t, func(t *testing.T, p *reservedPair) {
+		p.port.loses(vmbus.TypeCloseReservedChannelResponse, 1)
+		p.guest.CloseChannel(p.offer.Channel, p.driver)
+		synctest.Wait() // the answer is lost
+		p.guest.Pause(func(err error) { require.NoError(t, err) })
+		time.Sleep(10 * maxPatience)
+		require.Equal(t, p.idle+5, p.usage())
+		p.guest.Resume()
+		require.Equal(t, p.idle, p.usage())
+		require.NoError(t, p.guest.Close())
+	})
+}
+
 // P21: the connection ends because the host contradicts itself. It has completed the
 // unload, and still uses the ring: the guest closes the channel without a connection.
 func TestReservedWhenTheConnectionBreaks(t *testing.T) {
@@ -342,7 +358,7 @@ func TestReservedRestored(t *testing.T) {
 					r.guest.CloseChannel(p.offer.Channel, driver)
 					<-device.closed
 				}
-				time.Sleep(closePatience) // if the answer was lost
+				time.Sleep(openPatience) // if the answer was lost
 				synctest.Wait()
 				require.Equal(t, p.idle, r.mem.InUsePages())
 				require.NoError(t, r.guest.Close())

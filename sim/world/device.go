@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/hvlab/hvlab/endpoint"
 	"github.com/hvlab/hvlab/endpoint/live"
 	"github.com/hvlab/hvlab/offers"
 	"github.com/hvlab/hvlab/ringbuffer"
@@ -18,6 +19,8 @@ type device struct {
 	number uint8
 	offer  offers.Offer
 	policy policy
+
+	reserved bool // the driver opens it as a reserved channel, and polls
 
 	offered *live.Offered       // nil unless published
 	seen    *vmbus.OfferChannel // the guest's view of the offer
@@ -41,6 +44,9 @@ const maxPacketBytes = 600
 
 // deviceBudget is how many packets one end sends over an opened channel.
 const deviceBudget = 40
+
+// reservedKey makes the draw of reserved channels one of its own.
+const reservedKey = 0x7265736572766564
 
 // newDevices draws the devices of a machine. Some are there from the start, others
 // are added later; a sub-channel follows its primary.
@@ -66,6 +72,8 @@ func (m *machine) newDevices() {
 			batch: 1 + w.setup.Draw(4), masked: w.setup.Draw(2) == 0,
 			pending: [...]int{0, 0, 4120, -8}[w.setup.Draw(4)], low: w.setup.Draw(3) == 0,
 		}
+		// Not drawn after the others, which would all be different without it.
+		d.reserved = m.version >= vmbus.Win10 && mixKey(w.o.Seed^reservedKey, uint64(m.number)<<8|uint64(i))%4 == 0
 		m.devices = append(m.devices, d)
 		if w.setup.Draw(2) == 0 && !w.o.NoDevices {
 			d.publish()
@@ -273,6 +281,17 @@ func (e *packetEnd) commitOut() {
 	if e.out.Commit() {
 		e.signal()
 	}
+	e.polled()
+}
+
+// polled lets the guest's end of a reserved channel look at its rings: it polls, so
+// that it sees whatever the host's end does without a doorbell. Between two changes
+// there is nothing to see, and a world whose guests look all the same would never
+// come to rest.
+func (e *packetEnd) polled() {
+	if guest := e.d.ends[1]; e.d.reserved && e.side == hostSide && guest != nil && !e.d.w.blind {
+		guest.wake()
+	}
 }
 
 // block waits for space.
@@ -322,6 +341,7 @@ func (e *packetEnd) receive() {
 	if e.in.Commit() {
 		e.signal()
 	}
+	e.polled()
 	if !empty {
 		return
 	}
@@ -445,7 +465,11 @@ func (m *machine) doDevice(s Step) {
 	case opOpen:
 		if d.seen != nil && d.driver == nil {
 			d.driver = &driver{d: d, offer: *d.seen}
-			m.guest.OpenOffer(*d.seen, live.RingOptions{ToHostPages: m.pages, ToGuestPages: m.pages, LowLatency: d.policy.low}, d.driver)
+			rings := live.RingOptions{ToHostPages: m.pages, ToGuestPages: m.pages, LowLatency: d.policy.low}
+			if d.reserved { // the answers come where all messages come, or where no other does
+				rings.Reserved = &endpoint.ReservedTarget{VP: uint32(d.number) % vps, SINT: endpoint.VMBusSINT}
+			}
+			m.guest.OpenOffer(*d.seen, rings, d.driver)
 		}
 	case opHostSend, opHostReceive:
 		w.actor = hostSide

@@ -15,6 +15,10 @@
 //	fault rescind guest1 3      something that may always happen, happens
 //	hostile guest1 post 0e00..  a peer that breaks the rules
 //
+// What the guests do is drawn from the seed: sockets both ways, devices that are
+// offered early or late, with sub-channels and monitors, some of which their driver
+// opens as reserved channels and polls; pauses, unloads and new beginnings.
+//
 // A [Chooser] picks one of them: by a seed, from a file, from the bytes of a
 // fuzzer, or all of them in turn. The same options and the same choices give the
 // same trace, byte for byte, on every machine.

@@ -131,18 +131,7 @@ func (w *World) doFault(s Step) {
 		m.host.Rescind(id)
 	case faultReset:
 		m.die("was reset")
-		m.slots, m.view.toGuest = m.slots[:0], nil
-		m.port.Partition.Reset()
-		m.port.toHost = m.port.toHost[:0]
-		m.view.toHost = m.view.toHost[:0]
-		m.resetting = true
-		m.host.BeginReset(func() {
-			m.resetting = false
-			m.memory.old = nil
-			m.view.rules.end()
-			m.view.forget()
-			w.hit(LiveReset)
-		})
+		m.reset()
 	case faultCrash:
 		m.die("crashed")
 	case faultSpurious:
@@ -153,6 +142,30 @@ func (w *World) doFault(s Step) {
 	case faultSuspend:
 		m.suspend()
 	}
+}
+
+// reset is what a machine without a guest does before it starts again: the host lets
+// go of everything.
+func (m *machine) reset() {
+	m.slots, m.view.toGuest = m.slots[:0], nil
+	m.port.Partition.Reset()
+	m.port.toHost = m.port.toHost[:0]
+	m.view.toHost = m.view.toHost[:0]
+	m.resetting = true
+	m.host.BeginReset(func() {
+		m.resetting = false
+		m.memory.old = nil
+		m.view.rules.end()
+		m.view.forget()
+		m.w.hit(LiveReset)
+	})
+}
+
+// haunted reports whether the host still has a reserved channel of the last life
+// open. A guest that starts cannot know: a crash is no end of the connection, and the
+// channel would outlive that, too (vmbus-control.md 3.13). A reset ends it.
+func (m *machine) haunted() bool {
+	return slices.ContainsFunc(m.devices, func(d *device) bool { return d.reserved && d.ends[0] != nil })
 }
 
 // suspend makes the machine stand still: hvsock.md 11, HV-18.
@@ -268,7 +281,11 @@ func (m *machine) enableLife() {
 	case m.connects && !m.closing && !w.resting && w.o.Legal:
 		if w.rarely() {
 			w.add(Step{Kind: App, Op: opUnload, Guest: m.number}, rareWeight)
-			w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
+			// Nothing answers an Unload of 0.13: until it is connected again, the host has
+			// pages of the last life, which are not saved with it.
+			if m.version >= vmbus.Win7 {
+				w.add(Step{Kind: App, Op: opSave, Guest: m.number}, rareWeight)
+			}
 		}
 	case !m.connected || m.closing || w.resting || !w.o.Legal:
 	default:
@@ -327,6 +344,10 @@ func (m *machine) mayBoot() bool { return !m.resetting && (m.quiet() || m.attack
 func (m *machine) reboot() {
 	w := m.w
 	if m.down && !m.mayBoot() || !m.down && !(m.gone && m.closing) {
+		return
+	}
+	if m.down && m.haunted() {
+		m.reset()
 		return
 	}
 	if !m.down { // it has unloaded

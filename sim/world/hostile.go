@@ -100,6 +100,11 @@ func (w *World) doHostile(s Step) {
 			m.die("vanished")
 		}
 	}
+	for _, d := range m.devices { // who polls sees it
+		if guest := d.ends[1]; d.reserved && guest != nil {
+			guest.wake()
+		}
+	}
 }
 
 // pick chooses one of a list; nil of an empty one.

@@ -26,8 +26,10 @@ type port struct {
 func (p *port) Post(to synic.Target, payload []byte) error {
 	err := p.Partition.Post(to, payload)
 	if err == nil {
-		p.m.posted(vmbus.HostToGuest, payload)
+		p.m.posted(vmbus.HostToGuest, to.VP, payload)
 		p.m.overhear(hostSide, payload)
+	} else {
+		p.m.notPosted(payload)
 	}
 	return err
 }
@@ -40,7 +42,7 @@ func (p *port) PostMessage(input []byte) synic.Status {
 	}
 	status := p.Partition.PostMessage(input)
 	if status == synic.StatusSuccess {
-		p.m.posted(vmbus.GuestToHost, input[postHeadBytes:])
+		p.m.posted(vmbus.GuestToHost, 0, input[postHeadBytes:])
 		p.m.overhear(guestSide, input[postHeadBytes:])
 	}
 	return status

@@ -79,6 +79,8 @@ func (m *machine) end() {
 		m.host.BeginReset(func() {})
 	}
 	switch {
+	case m.down && m.haunted() && !m.attacked():
+		m.reset()
 	case m.down:
 	case m.attacked() && m.w.attacker() == guestSide:
 		m.die("was the attacker")

@@ -202,6 +202,9 @@ func (w *World) checkSignal(m *machine, c *channelView) {
 	if c.offer.MonitorAllocated != 0 && w.actor == guestSide {
 		return // it is a bit in a page
 	}
+	if c.polls && w.actor == hostSide {
+		return // there is no doorbell
+	}
 	got := 0
 	for _, s := range w.signals {
 		if s.m == m && s.from == w.actor && (s.from == hostSide && s.id == c.flag || s.from == guestSide && s.id == c.bell) {

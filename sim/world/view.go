@@ -30,7 +30,8 @@ type view struct {
 // An inFlight is a message that was posted and not handled.
 type inFlight struct {
 	msg   vmbus.Message
-	words int // behind it
+	vp    uint32 // whose slot it is in, if it is for the guest
+	words int    // behind it
 }
 
 // A deadRing is a ring that the host has let go of and the guest has not freed.
@@ -46,6 +47,7 @@ type channelView struct {
 	rings  [2]*ring  // guest to host, host to guest; nil unless opened
 	ring   vmbus.GPADLID
 	opened bool   // the host has handled the open
+	polls  bool   // it is reserved: the host rings no doorbell
 	deaf   bool   // no OpenResult has been posted
 	flag   uint64 // the host's doorbell
 	bell   uint64 // the guest's doorbell
@@ -80,8 +82,9 @@ func (v *view) excuse(id vmbus.ChannelID) {
 	}
 }
 
-// posted is told of a message that was put on its way.
-func (m *machine) posted(dir vmbus.Direction, payload []byte) {
+// posted is told of a message that was put on its way; vp is that of the slot, if it
+// is for the guest.
+func (m *machine) posted(dir vmbus.Direction, vp uint32, payload []byte) {
 	w := m.w
 	if w.o.Checks != CheckAll && w.o.Trace == nil {
 		return
@@ -101,18 +104,39 @@ func (m *machine) posted(dir vmbus.Direction, payload []byte) {
 	}
 	m.checkZeroOut(dir, msg, tail, payload)
 	if dir == vmbus.GuestToHost {
-		v.toHost = append(v.toHost, inFlight{msg, len(tail) / 8})
+		v.toHost = append(v.toHost, inFlight{msg: msg, words: len(tail) / 8})
 		v.fromGuest(msg, tail)
 		if !m.attacked() {
 			v.rules.guestSays(msg)
 		}
 		return
 	}
-	v.toGuest = append(v.toGuest, inFlight{msg, 0})
+	v.toGuest = append(v.toGuest, inFlight{msg: msg, vp: vp})
 	if !m.attacked() {
 		v.rules.hostSays(msg)
 	}
 	v.fromHost(msg)
+}
+
+// notPosted is told of a message of the host that has found no room. All wait but the
+// answers about reserved channels, which are lost (vmbus-control.md 5.5).
+func (m *machine) notPosted(payload []byte) {
+	w := m.w
+	if w.o.Checks != CheckAll || m.attacked() {
+		return
+	}
+	switch msg, _, _ := vmbus.ParseFrom(vmbus.HostToGuest, payload, m.view.n); msg := msg.(type) {
+	case *vmbus.OpenResult:
+		if msg.OpenID != 0 { // no channel has the id 0
+			return
+		}
+		m.view.rules.hostSays(msg)
+	case *vmbus.CloseReservedChannelResponse:
+		m.view.rules.hostSays(msg)
+	default:
+		return
+	}
+	w.note("guest%d: the answer is lost", m.number)
 }
 
 // handled is told that an end is about to handle its oldest message.
@@ -128,8 +152,14 @@ func (m *machine) handled(at side) {
 	if len(*list) == 0 {
 		return
 	}
-	first := (*list)[0]
-	*list = (*list)[1:]
+	at1 := 0
+	for i, m := range *list { // a slot holds one message; those of VP 0 come first
+		if m.vp < (*list)[at1].vp {
+			at1 = i
+		}
+	}
+	first := (*list)[at1]
+	*list = slices.Delete(*list, at1, at1+1)
 	switch {
 	case m.attacked():
 	case at == guestSide && m.down: // nobody handles it
@@ -149,6 +179,8 @@ func (v *view) hostHandles(msg vmbus.Message) {
 	case *vmbus.OpenChannel:
 		id = msg.Channel
 	case *vmbus.OpenChannel2:
+		id = msg.Channel
+	case *vmbus.OpenReservedChannel:
 		id = msg.Channel
 	}
 	if c := v.channels[id]; c != nil {
@@ -198,6 +230,11 @@ func (v *view) fromGuest(msg vmbus.Message, tail []byte) {
 		v.open(msg, vmbus.ChannelID(0), 0)
 	case *vmbus.OpenChannel2:
 		v.open(&msg.OpenChannel, vmbus.ChannelID(msg.EventFlag), msg.ConnectionID)
+	case *vmbus.OpenReservedChannel:
+		v.open(&vmbus.OpenChannel{Channel: msg.Channel, Ring: msg.Ring, HostOffset: msg.HostOffset}, 0, 0)
+		if c := v.channels[msg.Channel]; c != nil {
+			c.polls = true
+		}
 	case *vmbus.RelIDReleased:
 		v.drop(msg.Channel)
 		delete(v.channels, msg.Channel)
@@ -217,7 +254,7 @@ func (v *view) guestDied() {
 // result of its open yet, and the host rings again after that.
 func (v *view) deaf(doorbell uint64) bool {
 	for _, c := range v.channels {
-		if c.ring != 0 && c.flag == doorbell&0xFFFF {
+		if c.ring != 0 && !c.polls && c.flag == doorbell&0xFFFF { // no two that do not poll share one
 			return c.deaf
 		}
 	}
@@ -343,7 +380,7 @@ func (v *view) drop(id vmbus.ChannelID) {
 		return
 	}
 	c.rings = [2]*ring{}
-	c.ring = 0
+	c.ring, c.polls = 0, false
 	for i, o := range v.order {
 		if o == c {
 			v.order = append(v.order[:i], v.order[i+1:]...)

@@ -38,6 +38,8 @@ type promise struct {
 	isOpen    bool     // the guest has sent OpenChannel, and no CloseChannel
 	known     bool     // the guest has handled the offer
 	modifies  int      // ModifyChannels the host has handled and not answered
+	reserved  bool     // the host has handled OpenReservedChannel, and not ended it
+	closing   bool     // and CloseReservedChannel
 }
 
 // A gpadlPromise is what is owed about one GPADL.
@@ -100,6 +102,13 @@ func (c *contract) hostSays(msg vmbus.Message) {
 		c.must(ok, OpenResp, "OpenResult for channel %d, open id %d: nobody waits for it", msg.Channel, msg.OpenID)
 		if ok {
 			p.opens = p.opens[1:]
+			p.reserved = p.reserved && msg.Status == vmbus.StatusSuccess
+		}
+	case *vmbus.CloseReservedChannelResponse:
+		p := c.offered[msg.Channel]
+		c.must(p != nil && p.reserved && p.closing, StateLegal, "CloseReservedChannelResponse for channel %d: nobody waits for it", msg.Channel)
+		if p != nil {
+			p.reserved, p.closing = false, false
 		}
 	case *vmbus.GPADLCreated:
 		g := c.gpadls[gpadlKey{msg.Channel, msg.GPADL}]
@@ -167,6 +176,7 @@ func (c *contract) hostRescinds(id vmbus.ChannelID) {
 	}
 	p.rescinded = true
 	p.opens = nil // the rescind is the answer
+	p.reserved, p.closing = false, false
 	for _, other := range c.order {
 		s := c.offered[other]
 		if p.offer.SubChannel == 0 && s.offer.SubChannel != 0 && s.offer.Instance == p.offer.Instance && s.offer.Interface == p.offer.Interface {
@@ -203,6 +213,15 @@ func (c *contract) hostHandles(msg vmbus.Message, words int) {
 		c.hostOpens(msg)
 	case *vmbus.OpenChannel2:
 		c.hostOpens(&msg.OpenChannel)
+	case *vmbus.OpenReservedChannel:
+		c.hostOpens(&vmbus.OpenChannel{Channel: msg.Channel})
+		if p := c.offered[msg.Channel]; p != nil && !p.rescinded {
+			p.reserved, p.closing = true, false
+		}
+	case *vmbus.CloseReservedChannel:
+		if p := c.offered[msg.Channel]; p != nil && p.reserved && len(p.opens) == 0 { // else it is dropped
+			p.closing = true
+		}
 	case *vmbus.GPADLHeader:
 		if c.offered[msg.Channel] != nil {
 			c.gpadls[gpadlKey{msg.Channel, msg.GPADL}] = &gpadlPromise{want: int(msg.RangeBufLen) / 8, have: words}
@@ -214,7 +233,8 @@ func (c *contract) hostHandles(msg vmbus.Message, words int) {
 			}
 		}
 	case *vmbus.GPADLTeardown:
-		if g := c.gpadls[gpadlKey{msg.Channel, msg.GPADL}]; g != nil && g.answered {
+		p := c.offered[msg.Channel]
+		if g := c.gpadls[gpadlKey{msg.Channel, msg.GPADL}]; g != nil && g.answered && !(p != nil && p.reserved) {
 			g.teardown = true
 		}
 	case *vmbus.ModifyChannel:
@@ -285,6 +305,11 @@ func (c *contract) guestSays(msg vmbus.Message) {
 	case *vmbus.OpenChannel, *vmbus.OpenChannel2:
 		c.must(!p.isOpen, StateLegal, "channel %d opened twice", id)
 		p.isOpen = true
+	case *vmbus.OpenReservedChannel:
+		c.must(!p.isOpen, StateLegal, "channel %d opened twice", id)
+		p.isOpen = true
+	case *vmbus.CloseReservedChannel: // asked again, if the answer was lost
+		p.isOpen = false
 	case *vmbus.CloseChannel:
 		c.must(p.isOpen, StateLegal, "channel %d closed, and not open", id)
 		p.isOpen = false
@@ -320,6 +345,10 @@ func channelOf(msg vmbus.Message) (vmbus.ChannelID, bool) {
 	case *vmbus.OpenChannel2:
 		return msg.Channel, true
 	case *vmbus.CloseChannel:
+		return msg.Channel, true
+	case *vmbus.OpenReservedChannel:
+		return msg.Channel, true
+	case *vmbus.CloseReservedChannel:
 		return msg.Channel, true
 	case *vmbus.GPADLHeader:
 		return msg.Channel, true

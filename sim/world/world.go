@@ -36,6 +36,7 @@ type World struct {
 	result           Result
 	hash             uint64
 	record           *recorder // of one guest's steps, or nil
+	blind            bool      // guests do not poll: tests the tests
 	leak             bool      // the attacker reaches the second guest: tests the tests
 }
 
