@@ -135,9 +135,12 @@ func (h *Host) State() HostState { return h.state }
 func (h *Host) Negotiated() vmbus.Negotiated { return h.negotiated }
 
 // WantsMessage reports whether the next guest message may be handed to Receive:
-// nothing waits for the guest and fewer than MaxSocketRequests wait for the
-// host (vmbus-control.md 5.5).
+// nothing waits for the guest, fewer than MaxSocketRequests wait for the host
+// (vmbus-control.md 5.5), and the machine is not being reset (5.1).
 func (h *Host) WantsMessage() bool {
+	if h.beingReset() {
+		return false
+	}
 	if _, held := h.out.peek(); held && h.paused {
 		_, held = h.NextMessage() // what waits for the end of the pause must not keep Resume out
 		return !held
@@ -257,6 +260,9 @@ func (h *Host) receive(from Source, payload []byte) error {
 	}
 	if h.trusted && !from.Trusted {
 		return &DropError{Message: m.Type(), Reason: "the connection is trusted and the message is not"}
+	}
+	if h.beingReset() {
+		return &DropError{Message: m.Type(), Reason: "the machine is being reset"}
 	}
 	if m.Type() == vmbus.TypeInitiateContact {
 		return h.receiveContact(from, m)

@@ -174,6 +174,11 @@ func (h *Host) ResetDone() {
 	}
 }
 
+// beingReset reports whether Reset was called and ResetFinished is still to come. A
+// contact that were served meanwhile would take the reset's place, and get the answer
+// to an earlier one.
+func (h *Host) beingReset() bool { return h.after.kind == thenReset }
+
 // Reset is a reset of the virtual machine. ResetFinished follows. What the guest was
 // to hear is discarded at once, also if the reset has to wait for a set-up.
 func (h *Host) Reset() {

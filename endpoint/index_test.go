@@ -59,7 +59,7 @@ var sectionTests = map[string][]string{
 	"vmbus-control.md 4.3": {"P29-gpadl-refused-then-used", "P32-gpadl-bodies-after-rescind", "HC-12", "D27-teardown-after-rescind", "channel.TestSharedMemoryLimit"},
 	"vmbus-control.md 4.4": {"channel.TestSplitRings", "S08-bad-ring-pairs", "D16-open-failure-status"},
 
-	"vmbus-control.md 5.1": {"endpoint.TestTables", "contact-while-connecting", "contact-after-failed-setup", "contact-replaced-while-mapping", "P28-contact-while-connected", "P21-reset-while-disconnected", "5.1-reset-while-connecting", "5.1-reset-while-set-up-fails", "5.1-reset-discards-answers"},
+	"vmbus-control.md 5.1": {"endpoint.TestTables", "contact-while-connecting", "contact-after-failed-setup", "contact-replaced-while-mapping", "P28-contact-while-connected", "P21-reset-while-disconnected", "5.1-reset-while-connecting", "5.1-reset-while-set-up-fails", "5.1-reset-discards-answers", "5.1-contact-while-being-reset"},
 	"vmbus-control.md 5.2": {"endpoint.TestTables", "D17-close-in-wrong-state", "HC-09", "P46-revoke-release-offer", "HC-04-P33-reset-of-stopped-device", "5.2-unload-while-device-opens", "5.2-unload-while-device-refuses"},
 	"vmbus-control.md 5.3": {"offers.TestIDReuse", "offers.TestReofferWaitsForRelease", "HC-09", "HC-09-reserved", "P46-release-revoke-offer"},
 	"vmbus-control.md 5.4": {"endpoint.TestTables", "channel.TestGPADLIDScope", "P30-incomplete-gpadl-and-reset", "revoke-while-letting-go",

@@ -35,6 +35,7 @@ type channelView struct {
 	opening   bool      // a driver waits for the outcome of its open
 	ring      *ringView // shared, or on its way; nil without
 	reserved  bool
+	closes    int // how often the guest has asked for its end, if it is reserved
 	modifying bool
 }
 

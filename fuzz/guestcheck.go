@@ -21,7 +21,7 @@ func (w *guestBus) posted(p endpoint.Posting) {
 	switch m := p.Message.(type) {
 	case *vmbus.GPADLHeader:
 		if c := w.channels[m.Channel]; c != nil && c.ring != nil {
-			c.ring.id, c.ring.announced = m.GPADL, true
+			c.ring.id, c.ring.announced, c.closes = m.GPADL, true, 0
 		}
 	case *vmbus.OpenChannel:
 		w.opens(m.Channel, m.Ring)
@@ -29,9 +29,14 @@ func (w *guestBus) posted(p endpoint.Posting) {
 		w.opens(m.Channel, m.Ring)
 	case *vmbus.OpenReservedChannel:
 		w.opens(m.Channel, m.Ring)
+	case *vmbus.CloseReservedChannel:
+		if c := w.channels[m.Channel]; c != nil {
+			c.closes++
+		}
 	case *vmbus.GPADLTeardown:
-		r := w.ring(m.GPADL)
-		if r == nil || !r.created || r.teardownAsked { // a host may say so before it hears a teardown that a pause held back
+		r, c := w.ring(m.GPADL), w.channels[m.Channel]
+		again := c != nil && c.closes > 1                        // the host may have dropped the first one: see closeReserved in endpoint
+		if r == nil || !r.created || r.teardownAsked && !again { // a host may say so before it hears a teardown that a pause held back
 			w.fail("I-GPADL-TEARDOWN-ONCE", "GPADL %v: %+v", m.GPADL, r)
 			return
 		}
