@@ -253,8 +253,8 @@ func (v *view) guestDied() {
 // deaf reports whether the guest need not hear doorbell v: it has not seen the
 // result of its open yet, and the host rings again after that.
 func (v *view) deaf(doorbell uint64) bool {
-	for _, c := range v.channels {
-		if c.ring != 0 && !c.polls && c.flag == doorbell&0xFFFF { // no two that do not poll share one
+	for _, c := range v.order { // those of a life before are not in it, and may have had the same flag
+		if !c.polls && c.flag == doorbell&0xFFFF { // no two that do not poll share one
 			return c.deaf
 		}
 	}

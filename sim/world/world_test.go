@@ -35,9 +35,11 @@ func requireNothing(t *testing.T, o Options) Result {
 
 // TestSameSeedSameTrace: the trace of a run is a function of its options.
 func TestSameSeedSameTrace(t *testing.T) {
-	for seed := range uint64(4) {
+	for _, o := range []Options{
+		{Seed: 0, Guests: 2}, {Seed: 1, Guests: 2}, {Seed: 2, Guests: 2}, {Seed: 3, Guests: 2},
+		{Seed: 3533, Legal: true}, // two lives of the guest had the same event flag: a map's order decided
+	} {
 		var first, second bytes.Buffer
-		o := Options{Seed: seed, Guests: 2}
 		o.Trace = &first
 		a, err := Run(o)
 		require.NoError(t, err)

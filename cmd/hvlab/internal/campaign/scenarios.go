@@ -143,6 +143,10 @@ func (i *injecting) world(text string) error {
 	}
 	i.row.Points = len(base.Script) + 1
 	for _, name := range Faults() {
+		if o.Hostile {
+			i.row.Cells = append(i.row.Cells, Cell{Why: "an attacker is in it, and legal faults never mix with one"})
+			continue
+		}
 		at := slices.IndexFunc(world.Injections(1), func(s world.Step) bool { return s.Name() == name })
 		if at < 0 {
 			i.row.Cells = append(i.row.Cells, Cell{Why: "the world's guests have a hypervisor that gives in"})

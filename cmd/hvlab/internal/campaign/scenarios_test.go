@@ -47,3 +47,16 @@ func TestInjectScenarios(t *testing.T) {
 	_, err = InjectScenarios(context.Background(), o, t.TempDir(), 1)
 	require.ErrorContains(t, err, "has no scenario")
 }
+
+// A scenario with an attacker has no place for a legal fault; the others of its folder
+// are gone through all the same.
+func TestInjectScenariosHostile(t *testing.T) {
+	const file = "../../../../sim/world/testdata/findings/reserved-close-never-answered.txt"
+	table, err := InjectScenarios(t.Context(), Options{Folder: t.TempDir()}, file, 1)
+	require.NoError(t, err)
+	require.Len(t, table, 1)
+	for _, c := range table[0].Cells {
+		require.Zero(t, c.Done)
+		require.Contains(t, c.Why, "attacker")
+	}
+}
