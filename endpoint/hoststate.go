@@ -101,6 +101,9 @@ type nextAction struct {
 // disconnect releases every channel and ends the connection; next follows.
 func (h *Host) disconnect(on HostEvent, next nextAction) {
 	h.after = next
+	if on == MachineResets { // at once, also if the reset has to wait for a set-up
+		h.out.clear()
+	}
 	immediate := on == Contacts && h.opts.Dialect.ResetOnContact
 	already := h.state == Disconnecting
 	if h.move(on) != nil || h.state != Disconnecting {
@@ -114,9 +117,6 @@ func (h *Host) disconnect(on HostEvent, next nextAction) {
 		event = channel.MachineGone
 	}
 	h.later.clear()
-	if on == MachineResets {
-		h.out.clear()
-	}
 	for _, id := range slices.Sorted(maps.Keys(h.channels)) {
 		c := h.channels[id]
 		if c.open.Reserved() && on != MachineResets {
@@ -175,14 +175,13 @@ func (h *Host) ResetDone() {
 }
 
 // beingReset reports whether Reset was called and ResetFinished is still to come. A
-// contact that were served meanwhile would take the reset's place, and get the answer
-// to an earlier one.
+// contact served meanwhile would take the reset's place, and would get the answer to
+// an earlier one.
 func (h *Host) beingReset() bool { return h.after.kind == thenReset }
 
 // Reset is a reset of the virtual machine. ResetFinished follows. What the guest was
-// to hear is discarded at once, also if the reset has to wait for a set-up.
+// to hear is discarded at once.
 func (h *Host) Reset() {
 	h.observe(MachineReset{})
-	h.out.clear()
 	h.disconnect(MachineResets, nextAction{kind: thenReset})
 }

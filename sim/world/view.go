@@ -152,14 +152,14 @@ func (m *machine) handled(at side) {
 	if len(*list) == 0 {
 		return
 	}
-	at1 := 0
-	for i, m := range *list { // a slot holds one message; those of VP 0 come first
-		if m.vp < (*list)[at1].vp {
-			at1 = i
+	oldest := 0
+	for i, waiting := range *list { // a slot holds one message; those of VP 0 come first
+		if waiting.vp < (*list)[oldest].vp {
+			oldest = i
 		}
 	}
-	first := (*list)[at1]
-	*list = slices.Delete(*list, at1, at1+1)
+	first := (*list)[oldest]
+	*list = slices.Delete(*list, oldest, oldest+1)
 	switch {
 	case m.attacked():
 	case at == guestSide && m.down: // nobody handles it

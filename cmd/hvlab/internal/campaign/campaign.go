@@ -5,6 +5,7 @@ package campaign
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +24,15 @@ type Options struct {
 	Folder      string       // where the scenarios of findings go
 	Progress    func(Report) // called about once a second, on one goroutine; may be nil
 	ShrinkTries int
+}
+
+// seeds are those from First to Last, which may be the largest there is, until ctx
+// ends.
+func (o Options) seeds(ctx context.Context) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for seed := o.First; seed <= o.Last && ctx.Err() == nil && yield(seed) && seed < o.Last; seed++ {
+		}
+	}
 }
 
 // maxFindings ends a campaign early: more of the same tells nothing.

@@ -55,7 +55,7 @@ func Exhaust(ctx context.Context, o Options, depth int) (*Exhausted, error) {
 			}
 		})
 	}
-	for seed := o.First; seed <= o.Last; seed++ {
+	for seed := range o.seeds(ctx) {
 		for skip := 0; skip < o.World.Steps && ctx.Err() == nil; skip += depth {
 			work <- window{seed, skip}
 		}

@@ -2,6 +2,8 @@ package campaign
 
 import (
 	"context"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,4 +38,10 @@ func TestFindingsComeLast(t *testing.T) {
 		require.True(t, strings.HasSuffix(text, "\n"+f.Path+"\n"), text)
 		require.Contains(t, text, "hvlab sim -v -replay "+f.Path)
 	}
+}
+
+// The largest seed is a seed: a loop that counts beyond it begins anew and never ends.
+func TestLastSeedOfAll(t *testing.T) {
+	o := Options{First: math.MaxUint64 - 1, Last: math.MaxUint64}
+	require.Equal(t, []uint64{math.MaxUint64 - 1, math.MaxUint64}, slices.Collect(o.seeds(t.Context())))
 }

@@ -35,7 +35,7 @@ func Inject(ctx context.Context, o Options) ([]Injection, error) {
 		i.table[n] = Injection{Fault: s.Name(), Not: map[string]int{}, Findings: []Finding{}}
 	}
 	i.planned = (o.Last - o.First + 1) * uint64(len(faults)) * uint64(max(o.World.Steps, 1))
-	for seed := o.First; seed <= o.Last && ctx.Err() == nil; seed++ {
+	for seed := range o.seeds(ctx) {
 		w := o.World
 		w.Seed = seed
 		base, err := world.Run(w)
